@@ -1,0 +1,8 @@
+//! What every part runs on and no part owns: clock, CPU pool, memory permits, shutdown.
+//!
+//! No domain words here.
+
+pub mod clock;
+pub mod permits;
+pub mod pool;
+pub mod shutdown;
