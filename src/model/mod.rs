@@ -4,6 +4,7 @@
 
 pub mod labels;
 pub mod log;
+pub mod need;
 pub mod series;
 pub mod time;
 pub mod trace;
