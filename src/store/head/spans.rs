@@ -1,0 +1,70 @@
+//! The open block of spans of one day of arrival.
+//!
+//! H3. Spans enter in journal order, so what a seal covers is a prefix of it.
+
+use std::sync::Arc;
+
+use super::Through;
+use crate::model::Day;
+use crate::model::trace::Span;
+use crate::store::span::SpanBlockBuilder;
+
+/// A block with this many encoded bytes is sealed.
+pub const BLOCK_BYTES: usize = 128 << 10;
+
+/// Spans of one day that are not sealed.
+pub struct SpanHead {
+    pub block: SpanBlockBuilder,
+    /// First record that it holds a span of.
+    pub first_seq: u64,
+    pub through: Through,
+    pub opened_at: i64,
+    /// The same spans for readers, made when asked for and thrown away by the next span.
+    view: Option<Arc<Vec<Span>>>,
+}
+
+/// A span head that takes no more and is being sealed.
+pub struct FrozenSpans {
+    pub day: Day,
+    pub block: SpanBlockBuilder,
+    pub first_seq: u64,
+    pub through: Through,
+    pub memory: usize,
+}
+
+impl SpanHead {
+    pub fn new(first_seq: u64, now: i64) -> Self {
+        Self {
+            block: SpanBlockBuilder::default(),
+            first_seq,
+            through: Through::default(),
+            opened_at: now,
+            view: None,
+        }
+    }
+
+    pub fn push(&mut self, span: &Span, through: Through) {
+        self.view = None;
+        self.block.append(span);
+        self.through = through;
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.block.raw_bytes() >= BLOCK_BYTES
+    }
+
+    pub fn memory(&self) -> usize {
+        self.block.memory()
+    }
+
+    pub fn freeze(self, day: Day) -> FrozenSpans {
+        let memory = self.block.memory();
+        FrozenSpans {
+            day,
+            block: self.block,
+            first_seq: self.first_seq,
+            through: self.through,
+            memory,
+        }
+    }
+}
