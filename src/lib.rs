@@ -1,1 +1,9 @@
+//! Watchpost: one process that keeps a small cluster's logs and traces.
+//!
+//! Modules in reading order; `docs/architecture.md` is the map.
 
+pub mod model;
+pub mod runtime;
+pub mod telemetry;
+
+pub mod store;

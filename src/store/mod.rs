@@ -194,3 +194,6 @@ impl Store {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;
