@@ -28,15 +28,23 @@ pub struct ChunkMeta {
 
 /// Lines and bytes of each whole minute of Unix time, so that counts read no lines.
 ///
+/// A minute excludes its first instant and includes its last, as the windows of LogQL's range
+/// functions do: then windows that begin and end on minutes consist of whole minutes.
+///
 /// Encoded: per minute that has lines, the distance to the minute before (the first from
 /// the chunk's first), lines, bytes, as varints.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Minutes(Box<[u8]>);
 
-/// What one minute of a chunk holds.
+/// The minute that an instant belongs to.
+fn minute_of(at: Timestamp) -> i64 {
+    at.saturating_sub(1).div_euclid(MINUTE)
+}
+
+/// What one minute of a chunk holds: lines with `start < t <= start + 1 min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Minute {
-    /// First nanosecond of the minute.
+    /// Nanoseconds; the instant itself is not in the minute.
     pub start: Timestamp,
     pub lines: u64,
     pub bytes: u64,
@@ -45,11 +53,11 @@ pub struct Minute {
 impl Minutes {
     fn of(block: &LineBlock) -> Self {
         let mut w = Writer::default();
-        let mut before = block.at.first().map_or(0, |at| at.div_euclid(MINUTE));
+        let mut before = block.at.first().map_or(0, |at| minute_of(*at));
         let (mut minute, mut lines, mut bytes) = (before, 0u64, 0u64);
         let mut start = 0;
         for (at, end) in block.at.iter().zip(&block.ends) {
-            let this = at.div_euclid(MINUTE);
+            let this = minute_of(*at);
             if this != minute {
                 w.varint(minute.abs_diff(before));
                 w.varint(lines);
@@ -71,7 +79,7 @@ impl Minutes {
     /// The minutes, oldest first; `min` is the chunk's first time.
     pub fn iter(&self, min: Timestamp) -> impl Iterator<Item = Minute> + '_ {
         let mut r = Reader::new(&self.0);
-        let mut minute = min.div_euclid(MINUTE);
+        let mut minute = minute_of(min);
         std::iter::from_fn(move || {
             // Verified when the meta was decoded.
             minute = minute.checked_add_unsigned(r.varint().ok()?)?;
@@ -162,7 +170,7 @@ mod tests {
         let meta = ChunkMeta { number: 9, ..ChunkMeta::of(&block, StreamId(7), 100, 3) };
         let minutes: Vec<_> =
             meta.minutes.iter(meta.min).map(|m| (m.start / MINUTE, m.lines, m.bytes)).collect();
-        assert_eq!(minutes, [(-1, 1, 3), (0, 2, 1), (1, 1, 2), (60, 1, 1)]);
+        assert_eq!(minutes, [(-1, 2, 3), (0, 2, 3), (59, 1, 1)]);
         assert_eq!(ChunkMeta::decode(9, &meta.encode()), Ok(meta.clone()));
         assert_eq!((meta.lines, meta.line_bytes), (5, 7));
         for len in 0..meta.encode().len() {
