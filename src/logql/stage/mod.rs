@@ -1,0 +1,5 @@
+//! The stages of a pipeline, one file each.
+
+pub mod ip;
+pub mod json_path;
+pub mod pattern;
