@@ -1,0 +1,6 @@
+//! Loki's wire formats: what clients push, and what queries answer.
+//!
+//! Pure functions between bytes and model; no I/O, no clock, no configuration beyond
+//! what is passed in.
+
+pub mod push;
