@@ -4,3 +4,4 @@
 //! what is passed in.
 
 pub mod push;
+pub mod response;
