@@ -7,3 +7,6 @@ pub mod runtime;
 pub mod telemetry;
 
 pub mod store;
+pub mod logql;
+pub mod protocol;
+pub mod ingest;

@@ -7,6 +7,7 @@ mod arithmetic;
 pub mod ast;
 pub mod check;
 mod error;
+pub mod eval;
 mod lexer;
 pub mod parser;
 pub mod print;
