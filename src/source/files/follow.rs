@@ -797,7 +797,7 @@ impl<S: FileSink> Follow<S> {
         self.files.retain(|_, file| {
             let Some(lost) = file.lost else { return true };
             let quiet = lost.elapsed().min(file.grew.elapsed()) >= linger;
-            !(quiet && !file.reader.has_changed().unwrap_or(false))
+            !quiet || file.reader.has_changed().unwrap_or(false)
         });
     }
 
