@@ -103,6 +103,11 @@ impl Additive {
         self.series.is_empty()
     }
 
+    /// Points of all series together, as a measure of memory.
+    pub fn points(&self) -> usize {
+        self.series.len() * (self.windows.grid.len() + 1)
+    }
+
     /// Adds lines that all are in the windows `first..end`.
     #[inline]
     pub fn add(&mut self, series: usize, (first, end): (usize, usize), lines: u64, bytes: u64) {

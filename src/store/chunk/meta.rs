@@ -5,6 +5,9 @@ use crate::model::{StreamId, TimeRange};
 use crate::store::chunk::LineBlock;
 use crate::store::codec::{Reader, Writer};
 
+/// Flag beside those of the analysis: some line has structured metadata.
+const HAS_METADATA: u8 = 0x80;
+
 /// Facts about one chunk of one stream in one day.
 ///
 /// On disk: version u8 = 1 | stream 16 bytes | min time zigzag | max − min varint | lines |
@@ -100,9 +103,14 @@ impl ChunkMeta {
             lines: block.len() as u32,
             line_bytes: block.line_bytes(),
             stored_bytes,
-            flags,
+            flags: if block.metadata.iter().any(|n| *n > 0) { flags | HAS_METADATA } else { flags },
             minutes: Minutes::of(block),
         }
+    }
+
+    /// Whether any line has structured metadata.
+    pub fn has_metadata(&self) -> bool {
+        self.flags & HAS_METADATA != 0
     }
 
     pub fn overlaps(&self, range: TimeRange) -> bool {
