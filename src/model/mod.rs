@@ -5,6 +5,7 @@
 pub mod labels;
 pub mod log;
 pub mod need;
+pub mod search;
 pub mod series;
 pub mod time;
 pub mod trace;
