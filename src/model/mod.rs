@@ -6,6 +6,7 @@ pub mod labels;
 pub mod level;
 pub mod log;
 pub mod need;
+pub mod search;
 pub mod series;
 pub mod time;
 pub mod trace;

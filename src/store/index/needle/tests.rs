@@ -177,12 +177,16 @@ proptest! {
         pick in (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..30),
     ) {
         let line: &Vec<u8> = pick.0.get(&lines);
-        prop_assume!(!line.is_empty());
+        if line.is_empty() {
+            return Ok(());
+        }
         let start = pick.1.index(line.len());
         let part = &line[start..(start + pick.2).min(line.len())];
         // The longest s and the kelvin sign as the letters they fold to.
         let needle = String::from_utf8_lossy(part).replace('\u{212A}', "k").replace('\u{17F}', "s");
-        prop_assume!(needle.is_ascii());
+        if !needle.is_ascii() {
+            return Ok(());
+        }
         let needle = needle.to_ascii_lowercase();
         let (text, ends) = chunk(&lines);
         let mut analyzer = Analyzer::new();

@@ -1,0 +1,369 @@
+//! A block while it grows, and its sealing.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::terms::{BlockTerms, TagCensus};
+use super::{LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Value};
+use crate::model::search::ValueRef;
+use crate::model::time::Timestamp;
+use crate::model::trace::{Operation, Process, Span, Tag, TraceId};
+use crate::store::index::analyze::Analyzer;
+
+/// A block with one of these is full. Larger blocks are fewer and pack better, smaller ones
+/// are found more exactly and decoded faster; [`MAX_EXPANDED`] bounds what decoding all spans
+/// of one takes when large tags repeat.
+const FULL_SPANS: usize = 1024;
+const FULL_BYTES: usize = 256 << 10;
+const MAX_EXPANDED: usize = 4 << 20;
+
+/// Takes spans in order of arrival.
+#[derive(Debug, Default)]
+pub struct SpanBlockBuilder {
+    block: SpanBlock,
+    hasher: RandomState,
+    name_table: HashTable<u32>,
+    tag_table: HashTable<u32>,
+    trace_table: HashTable<u32>,
+    process_table: HashTable<u32>,
+    /// The last span's process: the spans of a batch share one.
+    last_process: Option<(Arc<Process>, u32)>,
+    last_trace: Option<u32>,
+    scratch: Vec<u32>,
+    /// Bytes of the spans as they came.
+    expanded: usize,
+}
+
+/// A block in the form it is stored in, and what the index and the trace table need to know.
+#[derive(Clone, Debug)]
+pub struct SealedSpanBlock {
+    /// For [`SpanBlock::decode`].
+    pub bytes: Vec<u8>,
+    pub count: usize,
+    pub min_start: Timestamp,
+    pub max_start: Timestamp,
+    pub min_duration: u64,
+    pub max_duration: u64,
+    /// Distinct.
+    pub traces: Vec<TraceId>,
+    /// Distinct services, sorted.
+    pub services: Vec<String>,
+    /// Distinct (service, operation and kind), sorted.
+    pub operations: Vec<(String, Operation)>,
+    /// Terms of the index, distinct; [`super::BlockNeed`] asks for them.
+    pub terms: Vec<String>,
+    /// Gram filter of the tags that have no terms ([`crate::store::index::filter::FilterView`]).
+    pub filter: Vec<u8>,
+}
+
+impl SpanBlockBuilder {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of spans.
+    pub fn len(&self) -> usize {
+        self.block.spans.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.block.spans.is_empty()
+    }
+
+    /// Whether it is time to seal.
+    pub fn is_full(&self) -> bool {
+        self.len() >= FULL_SPANS
+            || self.expanded >= MAX_EXPANDED
+            || self.approx_bytes() >= FULL_BYTES
+    }
+
+    /// Bytes of memory that the spans take, about.
+    pub fn approx_bytes(&self) -> usize {
+        let b = &self.block;
+        b.names.text.len()
+            + b.values.len()
+            + b.blobs.len()
+            + (b.names.len() + b.tag_lists.len() + b.warnings.len()) * 4
+            + b.tags.len() * (size_of::<TagRow>() + 5)
+            + b.processes.len() * size_of::<ProcessRow>()
+            + b.traces.len() * (size_of::<TraceId>() + 5)
+            + b.spans.len() * size_of::<SpanRow>()
+            + b.refs.len() * size_of::<crate::model::trace::SpanRef>()
+            + b.logs.len() * size_of::<LogRow>()
+    }
+
+    /// What has come so far, to search and read in.
+    pub fn block(&self) -> &SpanBlock {
+        &self.block
+    }
+
+    pub fn append(&mut self, span: &Span) {
+        let process = self.process(&span.process);
+        let trace = self.trace(span.trace_id);
+        let operation = self.name(&span.operation);
+        let tags = self.tag_list(&span.tags);
+
+        let logs_start = self.block.logs.len() as u32;
+        for log in &span.logs {
+            let fields = self.tag_list(&log.fields);
+            self.block.logs.push(LogRow { at: log.at, fields });
+        }
+        let warnings_start = self.block.warnings.len() as u32;
+        for warning in &span.warnings {
+            let warning = self.name(warning);
+            self.block.warnings.push(warning);
+        }
+        let refs_start = self.block.refs.len() as u32;
+        self.block.refs.extend_from_slice(&span.references);
+
+        self.expanded += span.operation.len() + 64;
+        self.block.spans.push(SpanRow {
+            span_id: span.span_id,
+            start: span.start,
+            duration: span.duration,
+            trace,
+            process,
+            operation,
+            flags: span.flags,
+            refs: Part {
+                start: refs_start,
+                end: self.block.refs.len() as u32,
+            },
+            tags,
+            logs: Part {
+                start: logs_start,
+                end: self.block.logs.len() as u32,
+            },
+            warnings: Part {
+                start: warnings_start,
+                end: self.block.warnings.len() as u32,
+            },
+        });
+    }
+
+    /// Seals what has come and starts anew. `census` remembers, for a day, which keys have too
+    /// many values for the index.
+    pub fn seal(&mut self, analyzer: &mut Analyzer, census: &mut TagCensus) -> SealedSpanBlock {
+        let block = &self.block;
+        let starts = block.spans.iter().map(|s| s.start);
+        let durations = block.spans.iter().map(|s| s.duration);
+        let BlockTerms {
+            terms,
+            filter,
+            services,
+            operations,
+        } = block.terms(analyzer, census, &self.hasher);
+        let sealed = SealedSpanBlock {
+            bytes: block.encode(),
+            count: block.len(),
+            min_start: starts.clone().min().unwrap_or(0),
+            max_start: starts.max().unwrap_or(0),
+            min_duration: durations.clone().min().unwrap_or(0),
+            max_duration: durations.max().unwrap_or(0),
+            traces: block.traces.clone(),
+            services,
+            operations,
+            terms,
+            filter,
+        };
+        self.clear();
+        sealed
+    }
+
+    /// Forgets what has come; keeps the space for what comes next.
+    fn clear(&mut self) {
+        let block = &mut self.block;
+        block.names.clear();
+        block.values.clear();
+        block.blobs.clear();
+        block.tags.clear();
+        block.processes.clear();
+        block.traces.clear();
+        block.spans.clear();
+        block.tag_lists.clear();
+        block.refs.clear();
+        block.logs.clear();
+        block.warnings.clear();
+        self.name_table.clear();
+        self.tag_table.clear();
+        self.trace_table.clear();
+        self.process_table.clear();
+        self.last_process = None;
+        self.last_trace = None;
+        self.expanded = 0;
+        // One huge span must not be paid for for ever.
+        if self.block.values.capacity() + self.block.blobs.capacity() > 4 * FULL_BYTES {
+            *self = Self::default();
+        }
+    }
+
+    fn name(&mut self, name: &str) -> u32 {
+        let names = &mut self.block.names;
+        let hasher = &self.hasher;
+        let hash = hasher.hash_one(name);
+        if let Some(found) = self.name_table.find(hash, |n| names.get(*n) == name) {
+            return *found;
+        }
+        let new = names.push(name);
+        self.name_table
+            .insert_unique(hash, new, |n| hasher.hash_one(names.get(*n)));
+        new
+    }
+
+    fn trace(&mut self, id: TraceId) -> u32 {
+        let traces = &mut self.block.traces;
+        if let Some(last) = self.last_trace
+            && traces[last as usize] == id
+        {
+            return last;
+        }
+        let hasher = &self.hasher;
+        let hash = hasher.hash_one(id);
+        let found = match self.trace_table.find(hash, |n| traces[*n as usize] == id) {
+            Some(found) => *found,
+            None => {
+                let new = traces.len() as u32;
+                traces.push(id);
+                self.trace_table
+                    .insert_unique(hash, new, |n| hasher.hash_one(traces[*n as usize]));
+                new
+            }
+        };
+        self.last_trace = Some(found);
+        found
+    }
+
+    fn process(&mut self, process: &Arc<Process>) -> u32 {
+        if let Some((last, n)) = &self.last_process
+            && Arc::ptr_eq(last, process)
+        {
+            return *n;
+        }
+        let service = self.name(&process.service);
+        let mut tags = std::mem::take(&mut self.scratch);
+        tags.clear();
+        for tag in &process.tags {
+            tags.push(self.tag(tag));
+        }
+        let block = &mut self.block;
+        let hasher = &self.hasher;
+        let hash = hasher.hash_one((service, &tags));
+        let same = |n: &u32| {
+            let row = &block.processes[*n as usize];
+            row.service == service && block.tag_lists[row.tags.range()] == tags
+        };
+        let found = match self.process_table.find(hash, same) {
+            Some(found) => *found,
+            None => {
+                let new = block.processes.len() as u32;
+                let start = block.tag_lists.len() as u32;
+                block.tag_lists.extend_from_slice(&tags);
+                let tags = Part {
+                    start,
+                    end: block.tag_lists.len() as u32,
+                };
+                let made = Arc::clone(process).into();
+                block.processes.push(ProcessRow {
+                    service,
+                    tags,
+                    made,
+                });
+                let (processes, lists) = (&block.processes, &block.tag_lists);
+                self.process_table.insert_unique(hash, new, |n| {
+                    let row = &processes[*n as usize];
+                    hasher.hash_one((row.service, &lists[row.tags.range()]))
+                });
+                new
+            }
+        };
+        self.scratch = tags;
+        self.last_process = Some((Arc::clone(process), found));
+        found
+    }
+
+    fn tag_list(&mut self, tags: &[Tag]) -> Part {
+        let start = self.block.tag_lists.len() as u32;
+        for tag in tags {
+            let tag = self.tag(tag);
+            self.block.tag_lists.push(tag);
+        }
+        Part {
+            start,
+            end: self.block.tag_lists.len() as u32,
+        }
+    }
+
+    fn tag(&mut self, tag: &Tag) -> u32 {
+        let value = ValueRef::from(&tag.value);
+        let hash = hash_tag(&self.hasher, &tag.key, value);
+        let block = &self.block;
+        let same = |n: &u32| {
+            let row = &block.tags[*n as usize];
+            same_value(block.value(row), value) && block.names.get(row.key) == &*tag.key
+        };
+        let found = self.tag_table.find(hash, same).copied();
+        self.expanded += tag.key.len() + 32;
+        self.expanded += match value {
+            ValueRef::String(text) => text.len(),
+            ValueRef::Binary(bytes) => bytes.len(),
+            _ => 0,
+        };
+        if let Some(found) = found {
+            return found;
+        }
+        let key = self.name(&tag.key);
+        let block = &mut self.block;
+        let value = match value {
+            ValueRef::Bool(value) => Value::Bool(value),
+            ValueRef::Int64(value) => Value::Int(value),
+            ValueRef::Float64(value) => Value::Float(value),
+            ValueRef::String(text) => {
+                let start = block.values.len() as u32;
+                block.values.push_str(text);
+                Value::Text(start, block.values.len() as u32)
+            }
+            ValueRef::Binary(bytes) => {
+                let start = block.blobs.len() as u32;
+                block.blobs.extend_from_slice(bytes);
+                Value::Blob(start, block.blobs.len() as u32)
+            }
+        };
+        let new = block.tags.len() as u32;
+        block.tags.push(TagRow { key, value });
+        let hasher = &self.hasher;
+        let block = &self.block;
+        self.tag_table.insert_unique(hash, new, |n| {
+            let row = &block.tags[*n as usize];
+            hash_tag(hasher, block.names.get(row.key), block.value(row))
+        });
+        new
+    }
+}
+
+fn hash_tag(hasher: &RandomState, key: &str, value: ValueRef<'_>) -> u64 {
+    let mut state = hasher.build_hasher();
+    key.hash(&mut state);
+    match value {
+        ValueRef::String(text) => text.hash(&mut state),
+        ValueRef::Bool(value) => state.write_u8(u8::from(value)),
+        ValueRef::Int64(value) => state.write_i64(value),
+        ValueRef::Float64(value) => state.write_u64(value.to_bits()),
+        ValueRef::Binary(bytes) => bytes.hash(&mut state),
+    }
+    state.finish()
+}
+
+/// Same type and same value; floats by their bits.
+fn same_value(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+    match (a, b) {
+        (ValueRef::String(a), ValueRef::String(b)) => a == b,
+        (ValueRef::Bool(a), ValueRef::Bool(b)) => a == b,
+        (ValueRef::Int64(a), ValueRef::Int64(b)) => a == b,
+        (ValueRef::Float64(a), ValueRef::Float64(b)) => a.to_bits() == b.to_bits(),
+        (ValueRef::Binary(a), ValueRef::Binary(b)) => a == b,
+        _ => false,
+    }
+}

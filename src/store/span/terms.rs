@@ -1,0 +1,406 @@
+//! What the index is told of a block, and what a search asks of it.
+//!
+//! One document per block. Its terms, each a letter, a colon and the parts with a zero byte
+//! between them (a long term is replaced by its hash):
+//!
+//! | Term | The block has |
+//! |---|---|
+//! | `s:` service | a span of the service |
+//! | `o:` service, operation | a span of both |
+//! | `n:` operation | a span of the operation |
+//! | `k:` key | a tag with the key |
+//! | `t:` key, text | the tag, if the key has few values |
+//! | `w:` key | the key, with so many values that they are not terms (*wide*) |
+//! | `p:` hash of service, operation, key, text | a span of all of them, the tag on the span or in a log |
+//! | `P:` hash of service, key, text | a span of the service with the tag on its process |
+//! | `q:` key | the key, of whose tags there are no `p:` and `P:` |
+//! | `p:*` | so many `p:` that they were left out |
+//! | `x:` word | a tag with the word in key or text ([`crate::store::index::analyze`]) |
+//!
+//! The filter of a block is that of the text `\nkey:text\n` of all tags.
+
+use std::collections::hash_map::Entry;
+
+use foldhash::fast::RandomState;
+use foldhash::{HashMap, HashSet, HashSetExt};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Part, SpanBlock, Value};
+use crate::model::need::Need;
+use crate::model::search::{SpanMatcher, TagMatcher};
+use crate::model::trace::{Operation, TraceQuery};
+use crate::store::index::analyze::{Analyzer, ChunkFlags, OVERFLOW_TERM};
+use crate::store::index::filter::FilterView;
+use crate::store::index::needle::{NeedlePlan, WordDemand, WordPlan};
+
+/// A key with more values in one block is wide there.
+const BLOCK_VALUES: usize = 64;
+/// A key with more values in a day is wide for the rest of it.
+const DAY_VALUES: usize = 512;
+/// A key with more values in a block has no terms of operation and tag.
+const PAIR_VALUES: usize = 16;
+/// More terms of operation and tag in one block are left out.
+const BLOCK_PAIRS: usize = 4096;
+/// What a census remembers at most: keys, and values of all keys.
+const CENSUS_KEYS: usize = 2048;
+const CENSUS_VALUES: usize = 128 << 10;
+/// Longer terms are hashed.
+const TERM_BYTES: usize = 200;
+
+/// Which keys have too many values for the index: one per day. What it decides is written into
+/// each block, so it may forget and start anew at any time.
+#[derive(Debug, Default)]
+pub struct TagCensus {
+    /// Hashes of the values seen; `None`: the key is wide.
+    keys: HashMap<Box<str>, Option<HashSet<u64>>>,
+    values: usize,
+}
+
+impl TagCensus {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes note of a value; whether the key is wide.
+    fn see(&mut self, key: &str, text: &str) -> bool {
+        if !self.keys.contains_key(key) {
+            if self.keys.len() >= CENSUS_KEYS {
+                return true;
+            }
+            self.keys.insert(key.into(), Some(HashSet::new()));
+        }
+        let Some(slot) = self.keys.get_mut(key) else {
+            return true;
+        };
+        let Some(values) = slot else { return true };
+        if values.insert(xxh3_64(text.as_bytes())) {
+            self.values += 1;
+            if values.len() > DAY_VALUES || self.values > CENSUS_VALUES {
+                self.values -= values.len();
+                *slot = None;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+pub(super) struct BlockTerms {
+    pub terms: Vec<String>,
+    pub filter: Vec<u8>,
+    pub services: Vec<String>,
+    pub operations: Vec<(String, Operation)>,
+}
+
+/// What is known of a key in one block.
+#[derive(Clone, Copy, Default)]
+struct KeyUse {
+    values: usize,
+    wide: bool,
+}
+
+impl KeyUse {
+    fn has_pairs(self) -> bool {
+        !self.wide && self.values <= PAIR_VALUES
+    }
+}
+
+impl SpanBlock {
+    pub(super) fn terms(
+        &self,
+        analyzer: &mut Analyzer,
+        census: &mut TagCensus,
+        hasher: &RandomState,
+    ) -> BlockTerms {
+        let mut terms = Vec::new();
+
+        // Tags.
+        let texts: Vec<_> = self.tags.iter().map(|row| self.value(row).text()).collect();
+        let mut keys = vec![KeyUse::default(); self.names.len()];
+        let mut lines = String::new();
+        for (row, text) in self.tags.iter().zip(&texts) {
+            let key = &mut keys[row.key as usize];
+            let name = self.names.get(row.key);
+            key.values += 1;
+            key.wide |= key.values > BLOCK_VALUES || census.see(name, text);
+            push_line(&mut lines, name, text);
+        }
+        for (n, key) in keys.iter().enumerate() {
+            let name = self.names.get(n as u32);
+            if key.values > 0 {
+                terms.push(term("k", &[name]));
+                if key.wide {
+                    terms.push(term("w", &[name]));
+                }
+                if !key.has_pairs() {
+                    terms.push(term("q", &[name]));
+                }
+            }
+        }
+        let mut narrow = HashSet::with_hasher(hasher.clone());
+        for (row, text) in self.tags.iter().zip(&texts) {
+            // One text may have several types: the integer 1 and the text "1".
+            if !keys[row.key as usize].wide && narrow.insert((row.key, text)) {
+                terms.push(term("t", &[self.names.get(row.key), text]));
+            }
+        }
+        let found = analyzer.analyze(lines.as_bytes(), &[]);
+        let words = found.words.split(' ').filter(|w| !w.is_empty());
+        terms.extend(words.map(|word| term("x", &[word])));
+        debug_assert!(found.flags.has(ChunkFlags::OVERFLOW) == found.words.contains(OVERFLOW_TERM));
+        let filter = found.filter.to_vec();
+
+        // Services, operations, and which tags they have.
+        let kind = self.names.position("span.kind");
+        let mut operations = HashSet::with_hasher(hasher.clone());
+        let mut places: HashMap<(u32, u32), u32> = HashMap::with_hasher(hasher.clone());
+        let mut pairs = HashSet::with_hasher(hasher.clone());
+        let mut many_pairs = false;
+        for span in &self.spans {
+            let service = self.processes[span.process as usize].service;
+            let next = places.len() as u32;
+            let place = match places.entry((service, span.operation)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(free) => *free.insert(next),
+            };
+            let mut kind_tag = None;
+            for n in &self.tag_lists[span.tags.range()] {
+                let row = &self.tags[*n as usize];
+                if Some(row.key) == kind
+                    && kind_tag.is_none()
+                    && matches!(row.value, Value::Text(..))
+                {
+                    kind_tag = Some(*n);
+                }
+            }
+            operations.insert((place, kind_tag));
+            let mut pair = |part: Part| {
+                for n in &self.tag_lists[part.range()] {
+                    if !many_pairs && keys[self.tags[*n as usize].key as usize].has_pairs() {
+                        pairs.insert((place, *n));
+                        many_pairs = pairs.len() > BLOCK_PAIRS;
+                    }
+                }
+            };
+            pair(span.tags);
+            self.logs[span.logs.range()]
+                .iter()
+                .for_each(|log| pair(log.fields));
+        }
+        let mut by_place = vec![(0, 0); places.len()];
+        for (names, place) in &places {
+            by_place[*place as usize] = *names;
+        }
+        let mut services: Vec<&str> = by_place
+            .iter()
+            .map(|(service, _)| self.names.get(*service))
+            .collect();
+        services.sort_unstable();
+        services.dedup();
+        terms.extend(services.iter().map(|name| term("s", &[name])));
+        for (service, operation) in &by_place {
+            terms.push(term(
+                "o",
+                &[self.names.get(*service), self.names.get(*operation)],
+            ));
+        }
+        let mut names: Vec<u32> = by_place.iter().map(|(_, operation)| *operation).collect();
+        names.sort_unstable();
+        names.dedup();
+        terms.extend(names.iter().map(|n| term("n", &[self.names.get(*n)])));
+
+        let mut hashed = HashSet::new();
+        if many_pairs {
+            terms.push("p:*".into());
+        } else {
+            for (place, n) in pairs {
+                let (service, operation) = by_place[place as usize];
+                let key = self.names.get(self.tags[n as usize].key);
+                let parts = [
+                    self.names.get(service),
+                    self.names.get(operation),
+                    key,
+                    &texts[n as usize],
+                ];
+                hashed.insert(hashed_term("p", &parts));
+            }
+        }
+        for process in &self.processes {
+            for n in &self.tag_lists[process.tags.range()] {
+                let key = self.tags[*n as usize].key;
+                if keys[key as usize].has_pairs() {
+                    let service = self.names.get(process.service);
+                    let parts = [service, self.names.get(key), &texts[*n as usize]];
+                    hashed.insert(hashed_term("P", &parts));
+                }
+            }
+        }
+        terms.extend(hashed);
+
+        let mut operations: Vec<(String, Operation)> = operations
+            .into_iter()
+            .map(|(place, kind)| {
+                let (service, name) = by_place[place as usize];
+                let kind = kind.map_or("", |n| &texts[n as usize]);
+                let (name, kind) = (self.names.get(name).to_owned(), kind.to_owned());
+                (self.names.get(service).to_owned(), Operation { name, kind })
+            })
+            .collect();
+        operations.sort_unstable();
+        BlockTerms {
+            terms,
+            filter,
+            services: services.into_iter().map(String::from).collect(),
+            operations,
+        }
+    }
+}
+
+/// What a block must have to hold a span that a search looks for. Necessary, never sufficient.
+#[derive(Clone, Debug)]
+pub struct BlockNeed {
+    /// Of the terms of a block.
+    pub terms: TermNeed,
+    grams: NeedlePlan,
+}
+
+/// A condition on the terms of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TermNeed {
+    Term(String),
+    /// All of these; empty: every block will do.
+    All(Vec<TermNeed>),
+    /// At least one of these.
+    Any(Vec<TermNeed>),
+}
+
+impl TermNeed {
+    /// Whether the terms of a block suffice; `has` knows them.
+    pub fn may_match(&self, has: &mut dyn FnMut(&str) -> bool) -> bool {
+        match self {
+            Self::Term(term) => has(term),
+            Self::All(needs) => needs.iter().all(|n| n.may_match(has)),
+            Self::Any(needs) => needs.iter().any(|n| n.may_match(has)),
+        }
+    }
+}
+
+impl BlockNeed {
+    /// Whether the filter of a block lets it pass.
+    pub fn may_match(&self, filter: &FilterView<'_>) -> bool {
+        self.grams.may_match(filter, ChunkFlags::default())
+    }
+
+    /// Whether filters can rule out blocks.
+    pub fn needs_filter(&self) -> bool {
+        self.grams.needs_filter()
+    }
+}
+
+/// What a search needs in a block, its times apart.
+pub fn query_terms(query: &TraceQuery) -> BlockNeed {
+    let matcher = SpanMatcher::new(query);
+    let (service, operation) = (matcher.service.as_str(), matcher.operation.as_str());
+    let one = |letter: &str, parts: &[&str]| TermNeed::Term(term(letter, parts));
+    let mut needs = Vec::new();
+    match (service.is_empty(), operation.is_empty()) {
+        (true, true) => {}
+        (false, true) => needs.push(one("s", &[service])),
+        (true, false) => needs.push(one("n", &[operation])),
+        (false, false) => needs.push(one("o", &[service, operation])),
+    }
+    let mut lines = Vec::new();
+    for tag in &matcher.tags {
+        let (key, text) = (tag.key.as_str(), tag.text.as_str());
+        if tag.regex.is_some() {
+            needs.push(one("k", &[key]));
+            lines.push(Need::any([line_need(key, text), regex_need(tag)]));
+            continue;
+        }
+        needs.push(TermNeed::Any(vec![
+            one("t", &[key, text]),
+            one("w", &[key]),
+        ]));
+        if !service.is_empty() && !operation.is_empty() {
+            needs.push(TermNeed::Any(vec![
+                TermNeed::Term(hashed_term("p", &[service, operation, key, text])),
+                TermNeed::Term(hashed_term("P", &[service, key, text])),
+                one("q", &[key]),
+                TermNeed::Term("p:*".into()),
+            ]));
+        }
+        let line = line_need(key, text);
+        collect_words(&NeedlePlan::compile(&line).words, &mut needs);
+        lines.push(line);
+    }
+    BlockNeed {
+        terms: TermNeed::All(needs),
+        grams: NeedlePlan::compile(&Need::all(lines)),
+    }
+}
+
+fn line_need(key: &str, text: &str) -> Need {
+    let mut line = String::new();
+    push_line(&mut line, key, text);
+    Need::Literal(line.into_bytes())
+}
+
+/// The tag as the filter knows it.
+fn push_line(out: &mut String, key: &str, text: &str) {
+    out.extend(["\n", key, ":", text, "\n"]);
+}
+
+/// Whole words of a conjunction; what is not that simple is left out.
+fn collect_words(plan: &WordPlan, needs: &mut Vec<TermNeed>) {
+    match plan {
+        WordPlan::Word {
+            demand: WordDemand::Exact(word),
+            ..
+        } => {
+            needs.push(TermNeed::Any(vec![
+                TermNeed::Term(term("x", &[word])),
+                TermNeed::Term(term("x", &[OVERFLOW_TERM])),
+            ]));
+        }
+        WordPlan::All(plans) => plans.iter().for_each(|p| collect_words(p, needs)),
+        _ => {}
+    }
+}
+
+/// What every value that the expression matches holds.
+fn regex_need(tag: &TagMatcher) -> Need {
+    use regex_syntax::hir::{Hir, HirKind};
+
+    fn need(hir: &Hir) -> Need {
+        match hir.kind() {
+            HirKind::Literal(literal) => Need::Literal(literal.0.to_vec()),
+            HirKind::Concat(parts) => Need::all(parts.iter().map(need)),
+            HirKind::Alternation(parts) => Need::any(parts.iter().map(need)),
+            HirKind::Capture(capture) => need(&capture.sub),
+            HirKind::Repetition(repetition) if repetition.min > 0 => need(&repetition.sub),
+            _ => Need::Anything,
+        }
+    }
+    // Deep expressions were refused when the matcher was made.
+    regex_syntax::Parser::new()
+        .parse(&tag.text)
+        .map_or(Need::Anything, |hir| need(&hir))
+}
+
+fn term(letter: &str, parts: &[&str]) -> String {
+    let size: usize = parts.iter().map(|part| part.len() + 1).sum();
+    if size > TERM_BYTES {
+        return hashed_term(letter, parts);
+    }
+    let mut term = String::with_capacity(letter.len() + size);
+    term.push_str(letter);
+    for (n, part) in parts.iter().enumerate() {
+        term.push(if n == 0 { ':' } else { '\0' });
+        term.push_str(part);
+    }
+    term
+}
+
+fn hashed_term(letter: &str, parts: &[&str]) -> String {
+    format!("{letter}:#{:016x}", xxh3_64(parts.join("\0").as_bytes()))
+}
