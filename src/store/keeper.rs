@@ -16,7 +16,7 @@ use super::error::StoreError;
 use super::inbox::{Ack, Internal};
 use super::layout::{LOW_WATER_KEY, POSITION_PREFIX, Signal};
 use super::partition::Partition;
-use super::seal::analyze;
+use super::seal::{analyze, span_words};
 use super::span::SpanBlock;
 use super::writer::Shared;
 use crate::model::time::MINUTE;
@@ -203,7 +203,10 @@ fn reindex_some(shared: &Shared) -> Result<(), StoreError> {
                     let lines = ChunkReader::new(bytes).and_then(|chunk| chunk.lines())?;
                     Ok(analyze(&lines).1)
                 }
-                Signal::Spans => SpanBlock::decode(bytes).map(|block| block.words()),
+                Signal::Spans => match SpanBlock::decode(bytes) {
+                    Ok(block) => Ok(span_words(&block)),
+                    Err(error) => Err(error.to_string()),
+                },
             });
             match words {
                 Ok(Ok(words)) => documents.push((number, words)),

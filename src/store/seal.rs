@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::chunk::{ChunkMeta, LineBlock, encode};
 use super::error::StoreError;
 use super::head::Through;
 use super::head::logs::{FrozenHead, HeadKey};
 use super::head::spans::FrozenSpans;
 use super::index::{Analyzer, ChunkFlags};
-use super::span::BlockMeta;
+use super::span::{BlockMeta, SpanBlock, TagCensus};
 use super::streams::Stream;
 use crate::model::Day;
 
@@ -26,7 +28,7 @@ pub struct SealedChunk {
     pub meta: ChunkMeta,
     pub chunk: Vec<u8>,
     pub filter: Vec<u8>,
-    /// Distinct words with a blank between them.
+    /// Distinct words, one per line.
     pub words: String,
     pub through: Through,
 }
@@ -38,7 +40,7 @@ pub struct SealedBlock {
     pub meta: BlockMeta,
     pub block: Vec<u8>,
     pub filter: Vec<u8>,
-    /// Index terms with a blank between them.
+    /// Index terms, one per line.
     pub words: String,
     /// Distinct trace ids.
     pub trace_ids: Vec<u128>,
@@ -81,23 +83,40 @@ pub fn analyze(block: &LineBlock) -> (Vec<u8>, String, ChunkFlags) {
         } else {
             found.flags.with(ChunkFlags::NEWLINE)
         };
-        (found.filter.to_vec(), found.words.to_owned(), flags)
+        (found.filter.to_vec(), found.words.replace(' ', "\n"), flags)
     })
 }
 
-/// Compresses and analyses the spans of a head.
-pub fn seal_spans(head: &FrozenSpans) -> Result<SealedBlock, StoreError> {
-    let sealed = ANALYZER
-        .with_borrow_mut(|analyzer| head.block.seal(analyzer))
-        .map_err(|e| StoreError::Failed(format!("sealing spans: {e}")))?;
-    Ok(SealedBlock {
+/// Compresses and analyses the spans of a head. `census` is that of its day.
+pub fn seal_spans(head: &FrozenSpans, census: &Mutex<TagCensus>) -> SealedBlock {
+    let sealed =
+        ANALYZER.with_borrow_mut(|analyzer| head.block.seal(analyzer, &mut census.lock()));
+    let operations = sealed.operations.iter().map(|(service, operation)| {
+        let parts = [service.as_str(), &operation.name, &operation.kind];
+        parts.join("\0").into_bytes()
+    });
+    SealedBlock {
         day: head.day,
-        meta: sealed.meta,
+        meta: BlockMeta {
+            number: 0,
+            spans: sealed.count as u32,
+            raw_bytes: sealed.expanded as u64,
+            stored_bytes: sealed.bytes.len() as u32,
+            min_start: sealed.min_start,
+            max_start: sealed.max_start,
+            min_duration: sealed.min_duration,
+            max_duration: sealed.max_duration,
+        },
+        operations: operations.collect(),
         block: sealed.bytes,
         filter: sealed.filter,
-        words: sealed.words,
-        trace_ids: sealed.trace_ids,
-        operations: sealed.operations,
+        words: sealed.terms.join("\n"),
+        trace_ids: sealed.traces.iter().map(|id| id.0).collect(),
         through: head.through,
-    })
+    }
+}
+
+/// Index terms of spans, one per line; for rebuilding an index.
+pub fn span_words(block: &SpanBlock) -> String {
+    ANALYZER.with_borrow_mut(|analyzer| block.index_terms(analyzer)).join("\n")
 }

@@ -9,10 +9,9 @@ use super::error::StoreError;
 use super::head::spans::FrozenSpans;
 use super::layout::Signal;
 use super::partition::{Catalog, Partition};
-use super::span::BlockMeta;
+use super::span::{BlockMeta, SpanBlock};
 use super::streams::Stream;
 use super::writer::{Open, Shared};
-use crate::model::trace::Span;
 use crate::model::{Day, StreamId, TimeRange, Timestamp};
 
 /// Lines of one stream that are not sealed, in order of arrival.
@@ -51,7 +50,7 @@ pub struct SpanDay {
 #[derive(Clone, Default)]
 pub struct SpanSnapshot {
     /// Spans that are not sealed.
-    pub open: Vec<Span>,
+    pub open: Vec<Arc<SpanBlock>>,
     pub frozen: Vec<Arc<FrozenSpans>>,
     /// By day of arrival, oldest first.
     pub days: Vec<SpanDay>,
@@ -149,7 +148,7 @@ pub fn spans(shared: &Shared) -> Result<SpanSnapshot, StoreError> {
         |_| true,
         |partition| partition.blocks(now),
         |open, partitions| SpanSnapshot {
-            open: open.spans.values().flat_map(|head| head.block.spans()).collect(),
+            open: open.spans.values().map(|head| Arc::new(head.block.block().clone())).collect(),
             frozen: open.frozen_spans.clone(),
             days: partitions
                 .into_iter()

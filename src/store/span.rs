@@ -13,6 +13,7 @@
 
 mod build;
 mod codec;
+mod meta;
 mod terms;
 
 use std::ops::Range;
@@ -20,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::build::{SealedSpanBlock, SpanBlockBuilder};
 pub use self::codec::SpanCodecError;
+pub use self::meta::BlockMeta;
 pub use self::terms::{BlockNeed, TagCensus, query_terms};
 use crate::model::search::{SpanMatcher, ValueRef};
 use crate::model::time::Timestamp;
@@ -133,11 +135,6 @@ impl Texts {
 
     fn position(&self, text: &str) -> Option<u32> {
         (0..self.len() as u32).find(|n| self.get(*n) == text)
-    }
-
-    fn clear(&mut self) {
-        self.text.clear();
-        self.ends.clear();
     }
 }
 

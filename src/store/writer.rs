@@ -31,6 +31,7 @@ use super::metrics::StoreMetrics;
 use super::options::{Decoded, Options};
 use super::partition::Partition;
 use super::seal::{SealedBlock, SealedChunk, seal_logs, seal_spans};
+use super::span::TagCensus;
 use super::streams::Streams;
 use super::sync::Syncer;
 use crate::model::Day;
@@ -141,6 +142,7 @@ pub struct Writer {
     /// Frozen heads by key, oldest first, and what the pool has finished of them (W2).
     sealing: HashMap<HeadKey, VecDeque<(Through, Option<Box<SealedChunk>>)>>,
     sealing_spans: HashMap<Day, VecDeque<(Through, Option<Box<SealedBlock>>)>>,
+    census: (Day, Arc<Mutex<TagCensus>>),
     frozen_bytes: usize,
     /// Told when nothing is frozen any more.
     waiting: Vec<Ack>,
@@ -161,6 +163,7 @@ impl Writer {
             spans_sealed_through: HashMap::new(),
             sealing: HashMap::new(),
             sealing_spans: HashMap::new(),
+            census: (Day(0), Arc::default()),
             frozen_bytes: 0,
             waiting: Vec::new(),
             looked_at: Instant::now(),
@@ -479,15 +482,23 @@ impl Writer {
         open.frozen_spans.push(frozen.clone());
         self.sealing_spans.entry(day).or_default().push_back((frozen.through, None));
         let shared = self.shared.clone();
+        let census = self.census(day);
         self.shared.options.pool.detach(Lane::First, move || {
-            let sealed =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| seal_spans(&frozen)));
-            shared.inbox.push_internal(match sealed {
-                Ok(Ok(sealed)) => Internal::Block(Box::new(sealed)),
-                Ok(Err(error)) => Internal::SealFailed(error),
+            let seal = std::panic::AssertUnwindSafe(|| seal_spans(&frozen, &census));
+            shared.inbox.push_internal(match std::panic::catch_unwind(seal) {
+                Ok(sealed) => Internal::Block(Box::new(sealed)),
                 Err(_) => Internal::SealFailed(StoreError::Failed("sealing panicked".into())),
             });
         });
+    }
+
+    /// Which tags have too many values for the index, of the newest day only: they are asked
+    /// for day by day.
+    fn census(&mut self, day: Day) -> Arc<Mutex<TagCensus>> {
+        if self.census.0 != day {
+            self.census = (day, Arc::default());
+        }
+        self.census.1.clone()
     }
 
     fn freeze_where(&mut self, which: impl Fn(&Head) -> bool) {

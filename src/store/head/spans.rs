@@ -2,15 +2,10 @@
 //!
 //! H3. Spans enter in journal order, so what a seal covers is a prefix of it.
 
-use std::sync::Arc;
-
 use super::Through;
 use crate::model::Day;
 use crate::model::trace::Span;
 use crate::store::span::SpanBlockBuilder;
-
-/// A block with this many encoded bytes is sealed.
-pub const BLOCK_BYTES: usize = 128 << 10;
 
 /// Spans of one day that are not sealed.
 pub struct SpanHead {
@@ -19,8 +14,6 @@ pub struct SpanHead {
     pub first_seq: u64,
     pub through: Through,
     pub opened_at: i64,
-    /// The same spans for readers, made when asked for and thrown away by the next span.
-    view: Option<Arc<Vec<Span>>>,
 }
 
 /// A span head that takes no more and is being sealed.
@@ -39,26 +32,24 @@ impl SpanHead {
             first_seq,
             through: Through::default(),
             opened_at: now,
-            view: None,
         }
     }
 
     pub fn push(&mut self, span: &Span, through: Through) {
-        self.view = None;
         self.block.append(span);
         self.through = through;
     }
 
     pub fn is_full(&self) -> bool {
-        self.block.raw_bytes() >= BLOCK_BYTES
+        self.block.is_full()
     }
 
     pub fn memory(&self) -> usize {
-        self.block.memory()
+        self.block.approx_bytes()
     }
 
     pub fn freeze(self, day: Day) -> FrozenSpans {
-        let memory = self.block.memory();
+        let memory = self.memory();
         FrozenSpans {
             day,
             block: self.block,

@@ -11,7 +11,7 @@ use tantivy::indexer::NoMergePolicy;
 use tantivy::schema::{
     Field, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
-use tantivy::tokenizer::WhitespaceTokenizer;
+use tantivy::tokenizer::{PreTokenizedString, Token};
 use tantivy::{
     DocSet, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher,
     TantivyDocument, Term,
@@ -24,7 +24,6 @@ use crate::store::error::StoreError;
 const WRITER_HEAP: usize = 15_000_000;
 /// Segments of a day are merged into one when there are so many.
 const MERGE_AT: usize = 8;
-const TOKENIZER: &str = "space";
 
 /// A set of chunk numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +100,6 @@ pub struct IndexView {
 fn schema() -> (Schema, Fields) {
     let mut builder = Schema::builder();
     let indexing = TextFieldIndexing::default()
-        .set_tokenizer(TOKENIZER)
         .set_index_option(IndexRecordOption::Basic)
         .set_fieldnorms(false);
     let number = builder.add_u64_field("number", NumericOptions::default().set_fast());
@@ -138,7 +136,7 @@ impl DayIndex {
         }
     }
 
-    /// Adds documents `(number, words)` and commits; afterwards every chunk below
+    /// Adds documents `(number, words)`, words one per line, and commits; afterwards every chunk below
     /// `indexed_below` is indexed. Those chunks must be flushed (I2).
     pub fn commit(&self, documents: &[(u32, String)], indexed_below: u32) -> Result<(), StoreError> {
         let mut open = self.open.lock();
@@ -150,7 +148,7 @@ impl DayIndex {
         for (number, words) in documents {
             let mut document = TantivyDocument::default();
             document.add_u64(opened.fields.number, u64::from(*number));
-            document.add_text(opened.fields.words, words);
+            document.add_pre_tokenized_text(opened.fields.words, tokens(words));
             writer.add_document(document).map_err(failed)?;
         }
         let mut commit = writer.prepare_commit().map_err(failed)?;
@@ -192,7 +190,6 @@ impl DayIndex {
             } else {
                 Index::create(directory, schema, IndexSettings::default()).map_err(failed)?
             };
-            index.tokenizers().register(TOKENIZER, WhitespaceTokenizer::default());
             let payload = index.load_metas().map_err(failed)?.payload;
             let indexed_below = payload.and_then(|p| p.parse().ok()).unwrap_or(0);
             let reader = index
@@ -325,6 +322,21 @@ impl IndexView {
     }
 }
 
+/// Words one per line, as tantivy takes them without a tokenizer of its own.
+fn tokens(words: &str) -> PreTokenizedString {
+    let mut tokens = Vec::new();
+    for (position, word) in words.split('\n').filter(|word| !word.is_empty()).enumerate() {
+        tokens.push(Token {
+            offset_from: 0,
+            offset_to: 0,
+            position,
+            text: word.to_owned(),
+            position_length: 1,
+        });
+    }
+    PreTokenizedString { text: String::new(), tokens }
+}
+
 /// The first key after all keys that begin with `prefix`.
 fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
@@ -353,7 +365,7 @@ mod tests {
         assert!(index.view().unwrap().is_none());
         for round in 0..20u32 {
             let documents = vec![
-                (round * 2, format!("common timeout word{}", (b'a' + round as u8) as char)),
+                (round * 2, format!("common\ntimeout\nword{}", (b'a' + round as u8) as char)),
                 (round * 2 + 1, if round == 3 { OVERFLOW_TERM.to_owned() } else { "other".to_owned() }),
             ];
             index.commit(&documents, round * 2 + 2).unwrap();

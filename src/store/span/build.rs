@@ -43,6 +43,8 @@ pub struct SealedSpanBlock {
     /// For [`SpanBlock::decode`].
     pub bytes: Vec<u8>,
     pub count: usize,
+    /// Bytes of the spans as they came.
+    pub expanded: usize,
     pub min_start: Timestamp,
     pub max_start: Timestamp,
     pub min_duration: u64,
@@ -144,9 +146,9 @@ impl SpanBlockBuilder {
         });
     }
 
-    /// Seals what has come and starts anew. `census` remembers, for a day, which keys have too
-    /// many values for the index.
-    pub fn seal(&mut self, analyzer: &mut Analyzer, census: &mut TagCensus) -> SealedSpanBlock {
+    /// Seals what has come, which stays readable. `census` remembers, for a day, which keys
+    /// have too many values for the index.
+    pub fn seal(&self, analyzer: &mut Analyzer, census: &mut TagCensus) -> SealedSpanBlock {
         let block = &self.block;
         let starts = block.spans.iter().map(|s| s.start);
         let durations = block.spans.iter().map(|s| s.duration);
@@ -156,47 +158,19 @@ impl SpanBlockBuilder {
             services,
             operations,
         } = block.terms(analyzer, census, &self.hasher);
-        let sealed = SealedSpanBlock {
+        SealedSpanBlock {
             bytes: block.encode(),
             count: block.len(),
             min_start: starts.clone().min().unwrap_or(0),
             max_start: starts.max().unwrap_or(0),
             min_duration: durations.clone().min().unwrap_or(0),
             max_duration: durations.max().unwrap_or(0),
+            expanded: self.expanded,
             traces: block.traces.clone(),
             services,
             operations,
             terms,
             filter,
-        };
-        self.clear();
-        sealed
-    }
-
-    /// Forgets what has come; keeps the space for what comes next.
-    fn clear(&mut self) {
-        let block = &mut self.block;
-        block.names.clear();
-        block.values.clear();
-        block.blobs.clear();
-        block.tags.clear();
-        block.processes.clear();
-        block.traces.clear();
-        block.spans.clear();
-        block.tag_lists.clear();
-        block.refs.clear();
-        block.logs.clear();
-        block.warnings.clear();
-        self.name_table.clear();
-        self.tag_table.clear();
-        self.trace_table.clear();
-        self.process_table.clear();
-        self.last_process = None;
-        self.last_trace = None;
-        self.expanded = 0;
-        // One huge span must not be paid for for ever.
-        if self.block.values.capacity() + self.block.blobs.capacity() > 4 * FULL_BYTES {
-            *self = Self::default();
         }
     }
 

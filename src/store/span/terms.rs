@@ -106,6 +106,12 @@ impl KeyUse {
 }
 
 impl SpanBlock {
+    /// The terms of the index, for rebuilding it. They may differ from those at sealing by
+    /// which keys are wide, which changes no answer.
+    pub fn index_terms(&self, analyzer: &mut Analyzer) -> Vec<String> {
+        self.terms(analyzer, &mut TagCensus::new(), &RandomState::default()).terms
+    }
+
     pub(super) fn terms(
         &self,
         analyzer: &mut Analyzer,
@@ -389,7 +395,8 @@ fn regex_need(tag: &TagMatcher) -> Need {
 
 fn term(letter: &str, parts: &[&str]) -> String {
     let size: usize = parts.iter().map(|part| part.len() + 1).sum();
-    if size > TERM_BYTES {
+    // The index keeps terms one per line.
+    if size > TERM_BYTES || parts.iter().any(|part| part.contains('\n')) {
         return hashed_term(letter, parts);
     }
     let mut term = String::with_capacity(letter.len() + size);

@@ -199,7 +199,7 @@ proptest! {
         seen in 0usize..700,
     ) {
         let matcher = SpanMatcher::new(&query);
-        let mut builder = build(&spans);
+        let builder = build(&spans);
         let expected: Vec<usize> =
             (0..spans.len()).filter(|n| matcher.matches(&spans[*n])).collect();
         prop_assert_eq!(&builder.block().search(&matcher), &expected);
