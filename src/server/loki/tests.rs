@@ -301,6 +301,9 @@ fn encoded(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02x}")).collect()
 }
 
+/// Headers, body and the code of its format.
+type Push<'a> = (&'a [(&'a str, &'a str)], &'a [u8], u8);
+
 #[test]
 fn a_push_is_answered_with_nothing_and_its_body_kept() {
     let server = Server::new();
@@ -309,7 +312,7 @@ fn a_push_is_answered_with_nothing_and_its_body_kept() {
         vec![Entry::new(NOW, "x").with("k", "v")],
     )]);
     let json_body = body(NOW);
-    let requests: [(&[(&str, &str)], &[u8], u8); 6] = [
+    let requests: [Push<'_>; 6] = [
         (&[("Content-Type", "application/x-protobuf")], &packed, 1),
         (&[], &packed, 1),
         (&[("Content-Encoding", "snappy")], &packed, 1),
