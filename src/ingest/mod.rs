@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use crate::model::LogBatch;
 use crate::runtime::clock::Clock;
+use crate::runtime::permits::Permit;
 use crate::telemetry::metrics::{Counter, Family, Metrics, Reason};
 
 pub use discover::Discovery;
@@ -50,10 +51,12 @@ pub enum Received {
 
 /// Where accepted lines go. Returns when they are as durable as configured.
 pub trait LogSink: Send + Sync + 'static {
+    /// `memory` is what the batch occupies, to be given back when the batch is gone.
     fn append_logs(
         &self,
         batch: LogBatch,
         received: Received,
+        memory: Option<Permit>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
@@ -84,6 +87,7 @@ impl<S: LogSink> Ingest<S> {
         &self,
         mut batch: LogBatch,
         body: Option<(u8, u8, Bytes)>,
+        memory: Option<Permit>,
     ) -> Result<Vec<Refusal>, Refusal> {
         let admitted = self.admission.admit(&mut batch, self.clock.now());
         for (reason, entries) in &admitted.by_reason {
@@ -94,6 +98,9 @@ impl<S: LogSink> Ingest<S> {
         }
         let (streams, lines) = (batch.streams.len(), batch.entry_count());
         let bytes = batch.line_bytes();
+        self.metrics
+            .body_bytes
+            .inc_by(body.as_ref().map_or(0, |b| b.2.len() as u64));
         let received = match body {
             Some((format, coding, bytes)) if admitted.untouched => Received::Body {
                 format,
@@ -103,7 +110,7 @@ impl<S: LogSink> Ingest<S> {
             },
             _ => Received::Normalised,
         };
-        if let Err(refusal) = self.sink.append_logs(batch, received).await {
+        if let Err(refusal) = self.sink.append_logs(batch, received, memory).await {
             self.count_refused(refusal.reason, lines);
             return Err(refusal);
         }
@@ -135,6 +142,7 @@ impl<S: LogSink> Ingest<S> {
 pub struct IngestMetrics {
     lines: Counter,
     bytes: Counter,
+    body_bytes: Counter,
     streams: Counter,
     refused: Arc<Family<Reason, Counter>>,
 }
@@ -144,6 +152,7 @@ impl IngestMetrics {
         Self {
             lines: metrics.counter("ingest_lines", "Log lines accepted"),
             bytes: metrics.counter("ingest_line_bytes", "Bytes of accepted log lines"),
+            body_bytes: metrics.counter("ingest_body_bytes", "Bytes of pushes as received"),
             streams: metrics.counter("ingest_streams", "Streams of accepted pushes"),
             refused: Arc::new(
                 metrics.refusals("ingest_refused_lines", "Log lines not accepted, by reason"),

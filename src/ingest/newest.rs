@@ -13,9 +13,7 @@ use parking_lot::Mutex;
 use crate::model::time::{MINUTE, SECOND};
 use crate::model::{StreamId, Timestamp};
 
-/// A stream without pushes for this long no longer counts as active. As long as the span
-/// that an entry may lie behind by default: after it, all that is old is refused by age
-/// of the stream's own newest anyway.
+/// A stream without pushes for this long is no longer active.
 const IDLE: i64 = 60 * MINUTE;
 
 /// Looking for idle streams costs a walk over all: not more often than this.

@@ -11,8 +11,10 @@ use crate::model::{Labels, LogEntry, StreamEntries, StreamId};
 
 const NOW: i64 = 1_795_356_060 * SECOND;
 
-/// A batch of streams, each with entries of these times and line lengths.
-fn batch(streams: &[(&[(&str, &str)], &[(i64, u32)])]) -> LogBatch {
+/// Labels of a stream, and the times and line lengths of its entries.
+type Sent<'a> = (&'a [(&'a str, &'a str)], &'a [(i64, u32)]);
+
+fn batch(streams: &[Sent<'_>]) -> LogBatch {
     let mut out = LogBatch {
         text: Bytes::from(vec![b'x'; 300_000]),
         ..LogBatch::default()
@@ -349,7 +351,12 @@ struct Kept {
 }
 
 impl LogSink for Arc<Kept> {
-    async fn append_logs(&self, batch: LogBatch, received: Received) -> Result<(), Refusal> {
+    async fn append_logs(
+        &self,
+        batch: LogBatch,
+        received: Received,
+        _: Option<Permit>,
+    ) -> Result<(), Refusal> {
         if self.refuse {
             return Err(Refusal {
                 kind: RefusalKind::Unavailable,
@@ -378,11 +385,11 @@ async fn only_an_untouched_batch_keeps_its_body() {
     let ingest = ingest(&sink, &metrics);
     let body = || Some((1, 0, Bytes::from_static(b"body")));
     let good = batch(&[(A, &[(NOW, 7)])]);
-    assert_eq!(ingest.push_logs(good, body()).await, Ok(vec![]));
+    assert_eq!(ingest.push_logs(good, body(), None).await, Ok(vec![]));
     let mixed = batch(&[(A, &[(NOW, 7), (0, 9)])]);
     assert_eq!(
         ingest
-            .push_logs(mixed, body())
+            .push_logs(mixed, body(), None)
             .await
             .expect("partly stored")
             .len(),
@@ -390,12 +397,16 @@ async fn only_an_untouched_batch_keeps_its_body() {
     );
     let bad = batch(&[(A, &[(0, 9)])]);
     assert_eq!(
-        ingest.push_logs(bad, body()).await.expect("refusals").len(),
+        ingest
+            .push_logs(bad, body(), None)
+            .await
+            .expect("refusals")
+            .len(),
         1
     );
     assert!(
         ingest
-            .push_logs(batch(&[(B, &[(NOW, 7)])]), None)
+            .push_logs(batch(&[(B, &[(NOW, 7)])]), None, None)
             .await
             .is_ok()
     );
@@ -434,7 +445,7 @@ async fn a_sink_that_refuses_refuses_the_push() {
     });
     let metrics = Metrics::default();
     let refused = ingest(&sink, &metrics)
-        .push_logs(batch(&[(A, &[(NOW, 7)])]), None)
+        .push_logs(batch(&[(A, &[(NOW, 7)])]), None, None)
         .await;
     assert_eq!(refused.expect_err("refused").kind, RefusalKind::Unavailable);
     assert!(metrics.render().contains("watchpost_ingest_lines_total 0"));

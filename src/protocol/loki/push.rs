@@ -134,6 +134,8 @@ pub struct DecodedPush {
     pub batch: LogBatch,
     /// What no [`LogBatch`] can express, left out of it.
     pub refused: Vec<RefusedPart>,
+    /// Bytes that text, entries, streams and metadata take, nearly.
+    pub occupied: usize,
 }
 
 /// A stream or an entry that was left out of the batch.
@@ -323,6 +325,7 @@ impl Parts {
             return Err(DecodeError::NoStreams);
         }
         Ok(DecodedPush {
+            occupied: text.len() + self.spent,
             batch: LogBatch {
                 tenant: "".into(),
                 text: Bytes::from(text),
