@@ -43,16 +43,16 @@ pub fn streams(
 }
 
 /// Sorted names of labels.
-pub fn names(streams: &[Arc<Stream>]) -> Vec<String> {
-    let names: BTreeSet<&str> =
-        streams.iter().flat_map(|s| s.labels.iter().map(|(name, _)| name)).collect();
-    names.into_iter().map(str::to_owned).collect()
+pub fn names(streams: &[Arc<Stream>]) -> Vec<Arc<str>> {
+    let names: BTreeSet<&Arc<str>> =
+        streams.iter().flat_map(|s| s.labels.pairs().iter().map(|(name, _)| name)).collect();
+    names.into_iter().cloned().collect()
 }
 
 /// Sorted values of one label.
-pub fn values(streams: &[Arc<Stream>], name: &str) -> Vec<String> {
+pub fn values(streams: &[Arc<Stream>], name: &str) -> Vec<Arc<str>> {
     let values: BTreeSet<&str> = streams.iter().filter_map(|s| s.labels.get(name)).collect();
-    values.into_iter().map(str::to_owned).collect()
+    values.into_iter().map(Arc::from).collect()
 }
 
 /// Label sets that any of the selectors matches, sorted.

@@ -19,6 +19,8 @@ pub use answer::{
 };
 pub use limits::QueryLimits;
 
+use std::sync::Arc;
+
 use crate::model::{Labels, Matcher, TimeRange};
 use crate::runtime::permits::Budget;
 use crate::runtime::pool::{Lane, Pool};
@@ -126,7 +128,7 @@ impl Querier {
         tenant: &str,
         range: TimeRange,
         matchers: &[Matcher],
-    ) -> Result<Vec<String>, QueryError> {
+    ) -> Result<Vec<Arc<str>>, QueryError> {
         let (tenant, matchers) = (tenant.to_owned(), matchers.to_vec());
         let work = move |store: &Store| {
             Ok(labels::names(&labels::streams(store, &tenant, &matchers, range)?))
@@ -141,7 +143,7 @@ impl Querier {
         name: &str,
         range: TimeRange,
         matchers: &[Matcher],
-    ) -> Result<Vec<String>, QueryError> {
+    ) -> Result<Vec<Arc<str>>, QueryError> {
         let (tenant, name, matchers) = (tenant.to_owned(), name.to_owned(), matchers.to_vec());
         let work = move |store: &Store| {
             Ok(labels::values(&labels::streams(store, &tenant, &matchers, range)?, &name))

@@ -4,9 +4,17 @@
 //! nothing has happened yet, and every one of them is named.
 
 pub mod admin;
+mod body;
+pub mod error;
+mod grpc;
 pub mod http;
+pub mod jaeger;
+pub mod loki;
+mod media_type;
 pub mod notify;
+pub mod otlp;
 pub mod signals;
+pub mod spans;
 
 use std::io;
 use std::net::SocketAddr;
