@@ -6,9 +6,11 @@
 mod arithmetic;
 pub mod ast;
 pub mod check;
+mod entry;
 mod error;
 mod lexer;
 pub mod parser;
+pub mod pipeline;
 pub mod print;
 pub mod re2;
 pub mod stage;
