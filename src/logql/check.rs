@@ -217,7 +217,7 @@ pub fn pipeline(expr: &Expr) -> Result<()> {
     }
 }
 
-fn stages(log: &LogExpr) -> Result<()> {
+pub(super) fn stages(log: &LogExpr) -> Result<()> {
     for stage in &log.stages {
         stage_builds(stage).map_err(|reason| ParseError::in_stage(stage, reason))?;
     }

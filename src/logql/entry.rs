@@ -504,16 +504,19 @@ impl<'a> Entry<'a> {
         (!taken).then_some(id)
     }
 
-    /// The name under which an expression's value is set; it may replace an earlier one.
-    pub fn expression_target(&mut self, id: NameId) -> NameId {
-        if self.state.clashes(id) {
+    /// Sets what an expression found; it may replace an earlier value.
+    pub fn extract_expression(&mut self, id: NameId, value: Text) {
+        let target = if self.state.clashes(id) {
             self.state.suffixed(id)
         } else {
             id
-        }
+        };
+        let value = self.clean(value);
+        self.state.put(target, Class::Parsed, Some(value));
     }
 
-    /// Sets an extracted label. Returns true when no further label is wanted.
+    /// Sets a label that [`Self::extraction`] approved. Returns true when no further label is
+    /// wanted.
     pub fn extract(&mut self, id: NameId, value: Text) -> bool {
         let value = self.clean(value);
         self.state.put(id, Class::Parsed, Some(value));

@@ -137,13 +137,12 @@ impl Step for JsonPaths {
             }
             for (name, path) in &self.0 {
                 let value = find(&mut Reader::new(line), &path.0);
-                let target = entry.expression_target(*name);
                 match value {
                     Some(Value::Text(range, true)) => {
                         let arena_start = entry.arena().len();
                         if unescape(&line[range], entry.arena()).is_ok() {
                             let text = entry.since(arena_start);
-                            entry.extract(target, text);
+                            entry.extract_expression(*name, text);
                         }
                     }
                     Some(
@@ -152,10 +151,10 @@ impl Step for JsonPaths {
                         | Value::Object(range)
                         | Value::Array(range),
                     ) => {
-                        entry.extract(target, text.part(range));
+                        entry.extract_expression(*name, text.part(range));
                     }
                     Some(Value::Null) | None => {
-                        entry.extract(target, Text::EMPTY);
+                        entry.extract_expression(*name, Text::EMPTY);
                     }
                 }
             }

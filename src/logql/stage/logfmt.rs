@@ -176,8 +176,7 @@ impl Step for LogfmtKeys {
         let failed = entry.with_line(|entry, line, text| {
             // Each name exists afterwards, found or not.
             for (name, _) in &self.keys {
-                let target = entry.expression_target(*name);
-                entry.extract(target, Text::EMPTY);
+                entry.extract_expression(*name, Text::EMPTY);
             }
             let mut pairs = Pairs { line, at: 0 };
             while let Some(pair) = pairs.next() {
@@ -192,8 +191,7 @@ impl Step for LogfmtKeys {
                     }
                     match value_text(entry, line, text, &pair) {
                         Some(value) => {
-                            let target = entry.expression_target(*name);
-                            entry.extract(target, value);
+                            entry.extract_expression(*name, value);
                         }
                         None if self.strict => return Some("invalid quoted value"),
                         None => {}
