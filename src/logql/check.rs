@@ -217,7 +217,7 @@ pub fn pipeline(expr: &Expr) -> Result<()> {
     }
 }
 
-fn stages(log: &LogExpr) -> Result<()> {
+pub(super) fn stages(log: &LogExpr) -> Result<()> {
     for stage in &log.stages {
         stage_builds(stage).map_err(|reason| ParseError::in_stage(stage, reason))?;
     }
@@ -279,19 +279,11 @@ fn stage_builds(stage: &Stage) -> std::result::Result<(), String> {
             .map_err(|e| e.to_string()),
         Stage::LabelFormat(formats) => {
             for format in formats {
-                if format.target() == "__error__" {
-                    return Err("__error__ cannot be formatted".to_owned());
-                }
                 if let LabelFormat::Template { template, .. } = format {
                     template::Template::parse(template).map_err(|e| e.to_string())?;
                 }
             }
-            match first_duplicate(formats.iter().map(LabelFormat::target)) {
-                Some(name) => Err(format!(
-                    "multiple label name {name} not allowed in a single format operation"
-                )),
-                None => Ok(()),
-            }
+            label_formats(formats)
         }
         Stage::Regexp(_)
         | Stage::Pattern(_)
@@ -315,5 +307,18 @@ fn label_filter(filter: &LabelFilter) -> std::result::Result<(), String> {
         | LabelFilter::Number { .. }
         | LabelFilter::Duration { .. }
         | LabelFilter::Bytes { .. } => Ok(()),
+    }
+}
+
+/// What `label_format` may not assign.
+pub(super) fn label_formats(formats: &[LabelFormat]) -> std::result::Result<(), String> {
+    if formats.iter().any(|format| format.target() == "__error__") {
+        return Err("__error__ cannot be formatted".to_owned());
+    }
+    match first_duplicate(formats.iter().map(LabelFormat::target)) {
+        Some(name) => Err(format!(
+            "multiple label name {name} not allowed in a single format operation"
+        )),
+        None => Ok(()),
     }
 }

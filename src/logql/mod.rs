@@ -6,10 +6,13 @@
 mod arithmetic;
 pub mod ast;
 pub mod check;
+mod entry;
 mod error;
 pub mod eval;
 mod lexer;
 pub mod parser;
+pub mod pipeline;
+pub mod plan;
 pub mod print;
 pub mod re2;
 pub mod stage;
@@ -20,4 +23,6 @@ mod units;
 
 pub use error::ParseError;
 pub use parser::{parse, parse_push_labels, parse_selector, parse_selector_or_all};
+pub use pipeline::{CompileError, Outcome, Pipeline, Runner};
+pub use plan::{Leaf, leaves};
 pub use print::format;

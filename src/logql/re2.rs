@@ -423,22 +423,13 @@ fn translate_class_character<'p>(
 
 /// What must be in a line for the regex (unanchored, as written) to match it.
 pub fn need(pattern: &str) -> Need {
-    let Ok(translated) = translate(pattern) else {
-        return Need::Anything;
-    };
-    let parsed = regex_syntax::ParserBuilder::new()
-        .octal(true)
-        .utf8(false)
-        .nest_limit(NEST_LIMIT)
-        .build()
-        .parse(&translated);
-    match parsed {
-        Ok(hir) => {
+    match parse_hir(pattern) {
+        Some(hir) => {
             let mut pieces = Vec::new();
             collect_required(&hir, &mut pieces);
             Need::all(finish_pieces(pieces))
         }
-        Err(_) => Need::Anything,
+        None => Need::Anything,
     }
 }
 
@@ -569,4 +560,41 @@ fn finish_pieces(pieces: Vec<Piece>) -> Vec<Need> {
     close(&mut exact, &mut folded, &mut run_is_folded);
     needs.extend(others);
     needs
+}
+
+/// Whether the matches of a regex (unanchored, as written) in lines that are joined by newlines
+/// are its matches in the lines: it looks at nothing around a match and matches no newline.
+pub fn is_local(pattern: &str) -> bool {
+    fn check(hir: &Hir) -> bool {
+        match hir.kind() {
+            HirKind::Empty => true,
+            HirKind::Literal(literal) => !literal.0.contains(&b'\n'),
+            HirKind::Class(regex_syntax::hir::Class::Unicode(class)) => !class
+                .ranges()
+                .iter()
+                .any(|range| (range.start()..=range.end()).contains(&'\n')),
+            HirKind::Class(regex_syntax::hir::Class::Bytes(class)) => !class
+                .ranges()
+                .iter()
+                .any(|range| (range.start()..=range.end()).contains(&b'\n')),
+            HirKind::Look(_) => false,
+            HirKind::Repetition(repetition) => check(&repetition.sub),
+            HirKind::Capture(capture) => check(&capture.sub),
+            HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().all(check),
+        }
+    }
+    // A regex that matches the empty text matches every line; searching for it is pointless.
+    parse_hir(pattern)
+        .is_some_and(|hir| hir.properties().minimum_len().is_some_and(|len| len > 0) && check(&hir))
+}
+
+fn parse_hir(pattern: &str) -> Option<Hir> {
+    let translated = translate(pattern).ok()?;
+    regex_syntax::ParserBuilder::new()
+        .octal(true)
+        .utf8(false)
+        .nest_limit(NEST_LIMIT)
+        .build()
+        .parse(&translated)
+        .ok()
 }

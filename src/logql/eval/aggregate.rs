@@ -1,138 +1,146 @@
-//! Vector aggregations: `sum`, `topk` and their like, at every evaluation time by itself.
+//! Vector aggregations: `sum by (a) (…)`, `topk(3, …)` and their like, one step at a time.
 
 use hashbrown::HashMap;
 
-use super::{EvalError, SeriesLabels};
-use crate::logql::ast::{VectorAggregation, VectorFunction};
-use crate::model::Labels;
-use crate::model::series::{Grid, Matrix, Series};
+use crate::logql::ast::{Grouping, GroupingKind, VectorAggregation, VectorFunction};
+use crate::model::labels::{Labels, LabelsBuilder};
+use crate::model::series::{Matrix, Series};
 
-/// Aggregates the series of each group.
-pub fn aggregate(
-    vector: &VectorAggregation,
-    inner: Matrix,
-    grid: Grid,
-) -> Result<Matrix, EvalError> {
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+pub fn aggregate(vector: &VectorAggregation, matrix: Matrix) -> Matrix {
     match vector.function {
-        VectorFunction::Sort | VectorFunction::SortDesc => {
-            return Ok(sort(vector.function, inner, grid));
-        }
+        // The order is made at the end.
+        VectorFunction::Sort | VectorFunction::SortDesc => matrix,
         VectorFunction::Topk | VectorFunction::Bottomk | VectorFunction::ApproxTopk => {
-            return Ok(top(vector, inner, grid));
+            extremes(vector, matrix)
         }
-        _ => {}
+        _ => fold(vector, &matrix),
     }
-    Ok(groups(vector, &inner)
-        .into_iter()
-        .map(|(labels, members)| {
-            let mut points = Vec::with_capacity(grid.len());
-            let mut values = Vec::with_capacity(members.len());
-            for i in 0..grid.len() {
-                values.clear();
-                values.extend(members.iter().filter_map(|m| inner[*m].points[i]));
-                points.push(combine(vector.function, &values));
-            }
-            Series { labels, points }
-        })
-        .filter(|series| series.points.iter().any(Option::is_some))
-        .collect())
 }
 
-/// Groups in order of first appearance, with the places of their members.
-fn groups(vector: &VectorAggregation, inner: &Matrix) -> Vec<(Labels, Vec<usize>)> {
-    let by = SeriesLabels::of(vector.grouping.as_ref());
-    let mut places: HashMap<Labels, usize> = HashMap::new();
-    let mut groups: Vec<(Labels, Vec<usize>)> = Vec::new();
-    for (i, series) in inner.iter().enumerate() {
-        let labels = by.of_labels(&series.labels);
-        let place = *places.entry(labels.clone()).or_insert_with(|| {
+/// The labels of the group that a series belongs to.
+fn group_labels(labels: &Labels, grouping: Option<&Grouping>) -> Labels {
+    let Some(grouping) = grouping else {
+        return Labels::empty();
+    };
+    let mut builder = LabelsBuilder::default();
+    for (name, value) in labels.pairs() {
+        let listed = grouping.labels.iter().any(|label| **label == **name);
+        if listed == (grouping.kind == GroupingKind::By) {
+            builder.set(name.clone(), value.clone());
+        }
+    }
+    builder.build()
+}
+
+/// For each group its labels and the series in it, in order of appearance.
+fn groups<'m>(vector: &VectorAggregation, matrix: &'m [Series]) -> Vec<(Labels, Vec<&'m Series>)> {
+    let mut index: Map<Labels, usize> = Map::default();
+    let mut groups: Vec<(Labels, Vec<&Series>)> = Vec::new();
+    for series in matrix {
+        let labels = group_labels(&series.labels, vector.grouping.as_ref());
+        let at = *index.entry(labels.clone()).or_insert_with(|| {
             groups.push((labels, Vec::new()));
             groups.len() - 1
         });
-        groups[place].1.push(i);
+        groups[at].1.push(series);
     }
     groups
 }
 
-fn combine(function: VectorFunction, values: &[f64]) -> Option<f64> {
-    let first = *values.first()?;
-    let n = values.len() as f64;
+fn fold(vector: &VectorAggregation, matrix: &[Series]) -> Matrix {
+    let steps = matrix.first().map_or(0, |series| series.points.len());
+    groups(vector, matrix)
+        .into_iter()
+        .map(|(labels, members)| {
+            let points = (0..steps)
+                .map(|step| {
+                    let values = members.iter().filter_map(|series| series.points[step]);
+                    fold_values(vector.function, values)
+                })
+                .collect();
+            Series { labels, points }
+        })
+        .collect()
+}
+
+fn fold_values(function: VectorFunction, values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut count = 0.0;
+    let (mut sum, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    let mut extreme = f64::NAN;
+    for value in values {
+        count += 1.0;
+        sum += value;
+        let delta = value - mean;
+        mean += delta / count;
+        squares += delta * (value - mean);
+        let replaces = match function {
+            VectorFunction::Min => value < extreme,
+            VectorFunction::Max => value > extreme,
+            _ => false,
+        };
+        if replaces || extreme.is_nan() {
+            extreme = value;
+        }
+    }
+    if count == 0.0 {
+        return None;
+    }
     Some(match function {
-        VectorFunction::Sum => values.iter().sum(),
-        VectorFunction::Avg => {
-            let mut mean = 0.0;
-            for (i, value) in values.iter().enumerate() {
-                mean += (value - mean) / (i + 1) as f64;
-            }
-            mean
-        }
-        VectorFunction::Count => n,
-        // NaN is replaced by any number.
-        VectorFunction::Min => {
-            values.iter().fold(first, |a, b| if *b < a || a.is_nan() { *b } else { a })
-        }
-        VectorFunction::Max => {
-            values.iter().fold(first, |a, b| if *b > a || a.is_nan() { *b } else { a })
-        }
-        VectorFunction::Stddev => variance(values).sqrt(),
-        VectorFunction::Stdvar => variance(values),
-        // Taken care of before.
-        VectorFunction::Topk
-        | VectorFunction::Bottomk
-        | VectorFunction::ApproxTopk
-        | VectorFunction::Sort
-        | VectorFunction::SortDesc => first,
+        VectorFunction::Avg => sum / count,
+        VectorFunction::Count => count,
+        VectorFunction::Min | VectorFunction::Max => extreme,
+        VectorFunction::Stdvar => squares / count,
+        VectorFunction::Stddev => (squares / count).sqrt(),
+        _ => sum,
     })
 }
 
-/// Population variance (Welford).
-fn variance(values: &[f64]) -> f64 {
-    let (mut mean, mut sum) = (0.0, 0.0);
-    for (i, value) in values.iter().enumerate() {
-        let delta = value - mean;
-        mean += delta / (i + 1) as f64;
-        sum += delta * (value - mean);
-    }
-    sum / values.len() as f64
-}
-
-/// The k greatest (or least) of each group and time keep their place; NaN comes last.
-fn top(vector: &VectorAggregation, mut inner: Matrix, grid: Grid) -> Matrix {
+/// The k largest or smallest of each group, step by step, under their own labels.
+fn extremes(vector: &VectorAggregation, matrix: Matrix) -> Matrix {
     let k = usize::try_from(vector.parameter.unwrap_or(1)).unwrap_or(usize::MAX);
-    let descending = vector.function != VectorFunction::Bottomk;
-    let groups = groups(vector, &inner);
-    for i in 0..grid.len() {
-        for (_, members) in &groups {
-            let mut ranked: Vec<(f64, usize)> =
-                members.iter().filter_map(|m| Some((inner[*m].points[i]?, *m))).collect();
-            if ranked.len() <= k {
-                continue;
-            }
-            ranked.sort_by(|(a, at_a), (b, at_b)| {
-                let order = match (a.is_nan(), b.is_nan()) {
-                    (false, false) if descending => b.total_cmp(a),
-                    (false, false) => a.total_cmp(b),
-                    (a, b) => a.cmp(&b),
+    let smallest = vector.function == VectorFunction::Bottomk;
+    let mut index: Map<Labels, usize> = Map::default();
+    let mut members: Vec<Vec<usize>> = Vec::new();
+    for (number, series) in matrix.iter().enumerate() {
+        let labels = group_labels(&series.labels, vector.grouping.as_ref());
+        let at = *index.entry(labels).or_insert_with(|| {
+            members.push(Vec::new());
+            members.len() - 1
+        });
+        members[at].push(number);
+    }
+    let steps = matrix.first().map_or(0, |series| series.points.len());
+    let mut kept: Matrix = matrix
+        .iter()
+        .map(|series| Series {
+            labels: series.labels.clone(),
+            points: vec![None; steps],
+        })
+        .collect();
+    let mut present: Vec<(f64, usize)> = Vec::new();
+    for step in 0..steps {
+        for group in &members {
+            present.clear();
+            present.extend(
+                group
+                    .iter()
+                    .filter_map(|n| Some((matrix[*n].points[step]?, *n))),
+            );
+            present.sort_by(|(a, _), (b, _)| {
+                let order = if smallest {
+                    a.partial_cmp(b)
+                } else {
+                    b.partial_cmp(a)
                 };
-                order.then(at_a.cmp(at_b))
+                // NaN is the first to go.
+                order.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
             });
-            for (_, member) in &ranked[k..] {
-                inner[*member].points[i] = None;
+            for (value, number) in present.iter().take(k) {
+                kept[*number].points[step] = Some(*value);
             }
         }
     }
-    inner.retain(|series| series.points.iter().any(Option::is_some));
-    inner
-}
-
-/// Orders an instant result by value; a range result stays as it is.
-fn sort(function: VectorFunction, mut inner: Matrix, grid: Grid) -> Matrix {
-    if grid.len() == 1 {
-        let value = |series: &Series| series.points[0].unwrap_or(f64::NAN);
-        inner.sort_by(|a, b| match function {
-            VectorFunction::Sort => value(a).total_cmp(&value(b)),
-            _ => value(b).total_cmp(&value(a)),
-        });
-    }
-    inner
+    kept
 }

@@ -1,170 +1,246 @@
-//! Operations between vectors and numbers, and between vectors.
+//! Operators between vectors and numbers, and between vectors.
 
-use hashbrown::{HashMap, HashSet};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::EvalError;
-pub use crate::logql::arithmetic::numbers;
+use crate::logql::arithmetic::numbers;
 use crate::logql::ast::{Binary, BinaryOp, Matching, Side};
-use crate::model::series::{Matrix, Series};
-use crate::model::{Labels, LabelsBuilder};
+use crate::model::labels::{Labels, LabelsBuilder};
+use crate::model::series::{Grid, Matrix, Series};
 
-/// The result for one pair; a comparison without `bool` keeps `kept` or nothing.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// The sample of an operation: for a comparison that filters, `kept` or nothing.
 fn apply(binary: &Binary, left: f64, right: f64, kept: f64) -> Option<f64> {
-    match binary.op {
-        BinaryOp::Compare(compare) if !binary.returns_bool => {
-            compare.holds(left, right).then_some(kept)
-        }
-        op => Some(numbers(op, left, right)),
+    let value = numbers(binary.op, left, right);
+    if matches!(binary.op, BinaryOp::Compare(_)) && !binary.returns_bool {
+        return (value != 0.0).then_some(kept);
     }
+    Some(value)
 }
 
-fn each_point(mut vector: Matrix, change: impl Fn(f64) -> Option<f64>) -> Matrix {
-    for series in &mut vector {
-        for point in &mut series.points {
-            *point = point.and_then(&change);
+/// An operation with a number on one side. Comparisons keep the vector's value.
+pub fn with_number(binary: &Binary, mut matrix: Matrix, number: f64, number_side: Side) -> Matrix {
+    for point in matrix.iter_mut().flat_map(|series| &mut series.points) {
+        *point = point.and_then(|value| match number_side {
+            Side::Left => apply(binary, number, value, value),
+            Side::Right => apply(binary, value, number, value),
+        });
+    }
+    matrix
+}
+
+/// The labels by which a series is matched.
+fn signature(labels: &Labels, matching: &Matching) -> Labels {
+    if !matching.on && matching.labels.is_empty() {
+        return labels.clone();
+    }
+    let mut builder = LabelsBuilder::default();
+    for (name, value) in labels.pairs() {
+        if matching.labels.iter().any(|label| **label == **name) == matching.on {
+            builder.set(name.clone(), value.clone());
         }
     }
-    vector.retain(|series| series.points.iter().any(Option::is_some));
-    vector
+    builder.build()
 }
 
-/// A vector on the left and a number on the right.
-pub fn vector_number(binary: &Binary, left: Matrix, right: f64) -> Matrix {
-    each_point(left, |value| apply(binary, value, right, value))
-}
-
-/// A number on the left and a vector on the right.
-pub fn number_vector(binary: &Binary, left: f64, right: Matrix) -> Matrix {
-    each_point(right, |value| apply(binary, left, value, value))
-}
-
-/// Labels by which a sample finds its partner.
-fn signature(matching: &Matching, labels: &Labels) -> Labels {
-    let named = |name: &str| matching.labels.iter().any(|l| l == name);
-    let kept = labels.pairs().iter().filter(|(name, _)| named(name) == matching.on);
-    Labels::from_pairs(kept.cloned())
-}
-
-/// Two vectors.
-pub fn vectors(binary: &Binary, left: Matrix, right: Matrix) -> Result<Matrix, EvalError> {
+pub fn vectors(
+    binary: &Binary,
+    left: Matrix,
+    right: Matrix,
+    grid: Grid,
+) -> Result<Matrix, EvalError> {
     if binary.op.is_set_operation() {
-        return Ok(sets(binary, left, right));
+        return Ok(sets(binary, left, right, grid));
     }
     let matching = &binary.matching;
-    let many = matching.group.as_ref().map(|group| group.many);
-    let steps = left.first().or(right.first()).map_or(0, |s| s.points.len());
-    // `one` is the side on which a signature may occur once at a time.
-    let (many_side, one_side) =
-        if many == Some(Side::Right) { (&right, &left) } else { (&left, &right) };
-    let mut partners: HashMap<Labels, Vec<usize>> = HashMap::new();
-    for (i, series) in one_side.iter().enumerate() {
-        partners.entry(signature(matching, &series.labels)).or_default().push(i);
+    // The side of which one signature may occur once only; without a group, both.
+    let one_side = match &matching.group {
+        Some(group) if group.many == Side::Right => Side::Left,
+        _ => Side::Right,
+    };
+    let (many, one) = match one_side {
+        Side::Right => (&left, &right),
+        Side::Left => (&right, &left),
+    };
+    let mut by_signature: Map<Labels, Vec<&Series>> = Map::default();
+    for series in one {
+        let key = signature(&series.labels, matching);
+        by_signature.entry(key).or_default().push(series);
     }
-    let mut results: HashMap<Labels, usize> = HashMap::new();
-    let mut out: Matrix = Vec::new();
-    // For one-to-one: which signature was used at which time.
-    let mut used: HashSet<(usize, usize)> = HashSet::new();
-    for series in many_side {
-        let Some(candidates) = partners.get(&signature(matching, &series.labels)) else {
+    // Per step: which results have been given, where each signature may give one only.
+    let mut results: Matrix = Vec::new();
+    let mut result_of: Map<Labels, usize> = Map::default();
+    for series in many {
+        let key = signature(&series.labels, matching);
+        let Some(partners) = by_signature.get(&key) else {
             continue;
         };
-        for i in 0..steps {
-            let Some(value) = series.points[i] else { continue };
-            let mut present = candidates.iter().filter(|c| one_side[**c].points[i].is_some());
-            let Some(partner) = present.next() else { continue };
-            if present.next().is_some() {
-                let side = if many == Some(Side::Right) { "left" } else { "right" };
+        for step in 0..grid.len() {
+            let Some(many_value) = series.points[step] else {
+                continue;
+            };
+            let mut found = partners.iter().filter(|s| s.points[step].is_some());
+            let Some(partner) = found.next() else {
+                continue;
+            };
+            if let Some(other) = found.next() {
+                let side = match one_side {
+                    Side::Left => "left",
+                    Side::Right => "right",
+                };
                 return Err(EvalError::Matching(format!(
-                    "found duplicate series for the match group {} on the {side} hand-side of the \
-                     operation; many-to-many matching not allowed: matching labels must be unique \
-                     on one side",
-                    signature(matching, &series.labels)
+                    "found duplicate series for the match group {key} on the {side} hand-side \
+                     of the operation: [{}, {}]; many-to-many matching not allowed: matching \
+                     labels must be unique on one side",
+                    partner.labels, other.labels
                 )));
             }
-            if many.is_none() && !used.insert((*partner, i)) {
-                return Err(EvalError::Matching(
-                    "multiple matches for labels: many-to-one matching must be explicit \
-                     (group_left/group_right)"
-                        .into(),
-                ));
-            }
-            let other = one_side[*partner].points[i].unwrap_or(f64::NAN);
-            let (l, r) = if many == Some(Side::Right) { (other, value) } else { (value, other) };
-            let Some(result) = apply(binary, l, r, l) else { continue };
-            let labels = result_labels(matching, &series.labels, &one_side[*partner].labels);
-            let place = *results.entry(labels.clone()).or_insert_with(|| {
-                out.push(Series { labels, points: vec![None; steps] });
-                out.len() - 1
+            let one_value = partner.points[step].unwrap_or(f64::NAN);
+            let (l, r) = match one_side {
+                Side::Right => (many_value, one_value),
+                Side::Left => (one_value, many_value),
+            };
+            let Some(value) = apply(binary, l, r, l) else {
+                continue;
+            };
+            let labels = result_labels(series, partner, &key, matching);
+            let at = *result_of.entry(labels.clone()).or_insert_with(|| {
+                results.push(Series {
+                    labels,
+                    points: vec![None; grid.len()],
+                });
+                results.len() - 1
             });
-            out[place].points[i] = Some(result);
+            if results[at].points[step].replace(value).is_some() {
+                return Err(EvalError::Matching(match &matching.group {
+                    None => format!(
+                        "multiple matches for labels: many-to-one matching must be explicit \
+                         (group_left/group_right); match group {key}"
+                    ),
+                    Some(_) => format!(
+                        "multiple matches for labels: grouping labels must ensure unique \
+                         matches; match group {key}"
+                    ),
+                }));
+            }
         }
     }
-    Ok(out)
+    if matching.group.is_none() {
+        one_to_one(binary, many, grid, &by_signature)?;
+    }
+    Ok(results)
 }
 
-fn result_labels(matching: &Matching, many: &Labels, one: &Labels) -> Labels {
-    let Some(group) = &matching.group else { return signature(matching, many) };
-    let mut labels = LabelsBuilder::from_labels(many);
+/// Refuses two samples of the many side that match the same sample, also where a comparison
+/// filtered one of them out or their labels tell them apart.
+fn one_to_one(
+    binary: &Binary,
+    many: &[Series],
+    grid: Grid,
+    by_signature: &Map<Labels, Vec<&Series>>,
+) -> Result<(), EvalError> {
+    let mut seen: Map<Labels, Vec<&Series>> = Map::default();
+    for series in many {
+        let key = signature(&series.labels, &binary.matching);
+        let Some(partners) = by_signature.get(&key) else {
+            continue;
+        };
+        let earlier = seen.entry(key.clone()).or_default();
+        let twice = (0..grid.len()).any(|step| {
+            series.points[step].is_some()
+                && earlier.iter().any(|s| s.points[step].is_some())
+                && partners.iter().any(|s| s.points[step].is_some())
+        });
+        if twice {
+            return Err(EvalError::Matching(format!(
+                "multiple matches for labels: many-to-one matching must be explicit \
+                 (group_left/group_right); match group {key}"
+            )));
+        }
+        earlier.push(series);
+    }
+    Ok(())
+}
+
+fn result_labels(many: &Series, one: &Series, key: &Labels, matching: &Matching) -> Labels {
+    let Some(group) = &matching.group else {
+        return key.clone();
+    };
+    if group.include.is_empty() {
+        return many.labels.clone();
+    }
+    let mut builder = LabelsBuilder::from_labels(&many.labels);
     for name in &group.include {
-        match one.get(name) {
-            Some(value) if !value.is_empty() => {
-                labels.set(name.as_str(), value);
+        match one.labels.get(name) {
+            Some(value) => {
+                let name: Arc<str> = name.as_str().into();
+                builder.set(name, value);
             }
-            _ => {
-                labels.remove(name);
+            None => {
+                builder.remove(name);
             }
         }
     }
-    labels.build()
+    builder.build()
 }
 
 /// `and`, `or`, `unless`: values and labels stay as they are.
-fn sets(binary: &Binary, mut left: Matrix, mut right: Matrix) -> Matrix {
-    let matching = &binary.matching;
-    let present = |side: &Matrix| -> HashSet<(Labels, usize)> {
-        let mut present = HashSet::new();
-        for series in side {
-            let signature = signature(matching, &series.labels);
-            let times = series.points.iter().enumerate().filter(|(_, p)| p.is_some());
-            present.extend(times.map(|(i, _)| (signature.clone(), i)));
+fn sets(binary: &Binary, mut left: Matrix, mut right: Matrix, grid: Grid) -> Matrix {
+    // Where a signature has a sample, by step.
+    let presence = |matrix: &[Series]| {
+        let mut map: Map<Labels, Vec<bool>> = Map::default();
+        for series in matrix {
+            let at = map
+                .entry(signature(&series.labels, &binary.matching))
+                .or_insert_with(|| vec![false; grid.len()]);
+            for (seen, point) in at.iter_mut().zip(&series.points) {
+                *seen |= point.is_some();
+            }
         }
-        present
+        map
     };
-    let keep = |side: &mut Matrix, other: &HashSet<(Labels, usize)>, when: bool| {
-        for series in side.iter_mut() {
-            let signature = signature(matching, &series.labels);
-            for (i, point) in series.points.iter_mut().enumerate() {
-                if other.contains(&(signature.clone(), i)) != when {
+    let filter = |matrix: &mut Matrix, other: &Map<Labels, Vec<bool>>, keep_matched: bool| {
+        for series in matrix {
+            let seen = other.get(&signature(&series.labels, &binary.matching));
+            for (step, point) in series.points.iter_mut().enumerate() {
+                let matched = seen.is_some_and(|seen| seen[step]);
+                if matched != keep_matched {
                     *point = None;
                 }
             }
         }
-        side.retain(|series| series.points.iter().any(Option::is_some));
     };
     match binary.op {
-        BinaryOp::And => {
-            let other = present(&right);
-            keep(&mut left, &other, true);
-        }
-        BinaryOp::Unless => {
-            let other = present(&right);
-            keep(&mut left, &other, false);
-        }
+        BinaryOp::And => filter(&mut left, &presence(&right), true),
+        BinaryOp::Unless => filter(&mut left, &presence(&right), false),
         _ => {
-            let other = present(&left);
-            keep(&mut right, &other, false);
-            for series in right {
-                // The same labels may come from both sides at different times.
-                match left.iter_mut().find(|l| l.labels == series.labels) {
-                    Some(same) => {
-                        for (a, b) in same.points.iter_mut().zip(series.points) {
-                            *a = a.or(b);
-                        }
-                    }
-                    None => left.push(series),
-                }
-            }
+            filter(&mut right, &presence(&left), false);
+            join(&mut left, right);
         }
     }
     left
+}
+
+/// Adds series; points of equal labels go into one series where they do not collide.
+fn join(left: &mut Matrix, right: Matrix) {
+    for series in right {
+        let same = left.iter_mut().find(|s| {
+            s.labels == series.labels
+                && s.points
+                    .iter()
+                    .zip(&series.points)
+                    .all(|(a, b)| a.is_none() || b.is_none())
+        });
+        match same {
+            Some(same) => {
+                for (to, from) in same.points.iter_mut().zip(series.points) {
+                    *to = to.or(from);
+                }
+            }
+            None => left.push(series),
+        }
+    }
 }

@@ -1,146 +1,114 @@
-//! What a metric expression means: series of samples in, series of samples out.
+//! Metric queries: samples of ranges in, series on a grid out.
 //!
-//! Whoever runs a query asks for the [`leaves`] of its expression, fills an accumulator for
-//! each ([`range`]), and hands the results to [`evaluate`].
+//! The scan feeds one [`range::Sampler`] per leaf and thread; their accumulators are merged and
+//! finished; [`evaluate`] does the rest.
 
-pub mod aggregate;
-pub mod binary;
-pub mod range;
+use std::fmt;
 
-use super::ast::{
-    Grouping, GroupingKind, MetricExpr, RangeAggregation, RangeFunction, VectorFunction,
-};
-use crate::model::Labels;
+use super::ast::*;
+use crate::model::labels::Labels;
 use crate::model::series::{Grid, Matrix, Series};
 
-/// Why an expression has no value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EvalError {
-    /// Read, but not executed by this version; the text names what.
-    #[error("{0} is not supported yet")]
-    Unsupported(String),
-    /// Ambiguous matching of two vectors.
-    #[error("{0}")]
-    Matching(String),
-}
+mod aggregate;
+mod binary;
+mod label_replace;
+pub mod range;
 
-/// Which labels the series of a leaf have.
+pub use range::{Accumulator, Sampler};
+
+/// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SeriesLabels {
-    /// Everything an entry has after its pipeline.
-    All,
-    /// Those of these that an entry has.
-    By(Vec<String>),
-    /// All but these.
-    Without(Vec<String>),
+pub enum EvalError {
+    /// An entry with `__error__` came through.
+    Pipeline { kind: String, series: Labels },
+    /// Samples of two vectors match in more than one way.
+    Matching(String),
+    /// Something that is not there yet; the text names it.
+    Unsupported(String),
 }
 
-impl SeriesLabels {
-    fn of(grouping: Option<&Grouping>) -> Self {
-        match grouping {
-            None => Self::By(Vec::new()),
-            Some(g) if g.kind == GroupingKind::By => Self::By(g.labels.clone()),
-            Some(g) => Self::Without(g.labels.clone()),
-        }
-    }
-
-    /// The series' labels of an entry's.
-    pub fn of_labels(&self, labels: &Labels) -> Labels {
+impl fmt::Display for EvalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All => labels.clone(),
-            Self::By(names) => {
-                let kept = labels.pairs().iter().filter(|(n, _)| names.iter().any(|b| **b == **n));
-                Labels::from_pairs(kept.cloned())
-            }
-            Self::Without(names) => {
-                let kept = labels.pairs().iter().filter(|(n, _)| !names.iter().any(|b| **b == **n));
-                Labels::from_pairs(kept.cloned())
-            }
+            Self::Pipeline { kind, series } => write!(
+                f,
+                "pipeline error: '{kind}' for series: '{series}'.\n\
+                 use a label filter to skip this error, e.g. | __error__!=\"{kind}\", or any \
+                 error, e.g. | __error__=\"\""
+            ),
+            Self::Matching(text) => f.write_str(text),
+            Self::Unsupported(what) => write!(f, "{what} is not supported yet"),
         }
     }
 }
 
-/// A range aggregation of an expression, to be computed from lines.
-#[derive(Clone, Debug)]
-pub struct Leaf<'a> {
-    pub range: &'a RangeAggregation,
-    /// `sum by (x) (rate(…))` needs only x: adding up early gives the same sums.
-    pub labels: SeriesLabels,
-}
+impl std::error::Error for EvalError {}
 
-/// The range aggregations of an expression, in the order in which [`evaluate`] wants their
-/// results. Fails on what this version does not execute.
-pub fn leaves(expr: &MetricExpr) -> Result<Vec<Leaf<'_>>, EvalError> {
-    let mut leaves = Vec::new();
-    collect(expr, &mut leaves)?;
-    Ok(leaves)
-}
-
-fn collect<'a>(expr: &'a MetricExpr, leaves: &mut Vec<Leaf<'a>>) -> Result<(), EvalError> {
-    match expr {
-        MetricExpr::Range(range) => {
-            check_range(range)?;
-            leaves.push(Leaf { range, labels: SeriesLabels::All });
-        }
-        MetricExpr::Vector(vector) => {
-            if let (VectorFunction::Sum, MetricExpr::Range(range)) =
-                (vector.function, &*vector.inner)
-            {
-                check_range(range)?;
-                let labels = SeriesLabels::of(vector.grouping.as_ref());
-                leaves.push(Leaf { range, labels });
-                return Ok(());
-            }
-            collect(&vector.inner, leaves)?;
-        }
-        MetricExpr::Binary(binary) => {
-            collect(&binary.left, leaves)?;
-            collect(&binary.right, leaves)?;
-        }
-        MetricExpr::LabelReplace(_) => {
-            return Err(EvalError::Unsupported("`label_replace`".into()));
-        }
-        MetricExpr::Variants(_) => return Err(EvalError::Unsupported("`variants`".into())),
-        MetricExpr::Number(_) | MetricExpr::VectorOf(_) => {}
-    }
-    Ok(())
-}
-
-fn check_range(range: &RangeAggregation) -> Result<(), EvalError> {
-    let unsupported = |what: &str| Err(EvalError::Unsupported(format!("`{what}`")));
-    if range.over.unwrap.is_some() {
-        return unsupported("unwrap");
-    }
-    match range.function {
-        RangeFunction::CountOverTime
-        | RangeFunction::Rate
-        | RangeFunction::BytesOverTime
-        | RangeFunction::BytesRate => Ok(()),
-        other => unsupported(other.as_str()),
-    }
-}
-
-/// A value while an expression is evaluated.
+/// What a part of a query comes to.
 enum Value {
     Number(f64),
-    Vector(Matrix),
+    Matrix(Matrix),
 }
 
-/// Evaluates an expression over a grid, given the results of its leaves in order.
-pub fn evaluate(
-    expr: &MetricExpr,
-    grid: Grid,
-    leaves: Vec<Matrix>,
-) -> Result<Matrix, EvalError> {
+/// The result of a query, given those of its [`super::leaves`] in order. Series without a point
+/// are left out; the rest is sorted by labels.
+pub fn evaluate(expr: &MetricExpr, grid: Grid, leaves: Vec<Matrix>) -> Result<Matrix, EvalError> {
     let mut leaves = leaves.into_iter();
-    Ok(match value(expr, grid, &mut leaves)? {
-        Value::Vector(matrix) => matrix,
+    let mut matrix = match value(expr, grid, &mut leaves)? {
+        Value::Matrix(matrix) => matrix,
         Value::Number(number) => constant(number, grid),
-    })
+    };
+    matrix.retain(|series| series.points.iter().any(Option::is_some));
+    matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(matrix)
+}
+
+/// Puts the result of an instant query in the order that `sort` or `sort_desc` asks for, if one
+/// of them occurs in the query. In range results they have no effect.
+pub fn sort_instant(expr: &MetricExpr, matrix: &mut Matrix) {
+    let Some(function) = sort_in(expr) else {
+        return;
+    };
+    let value = |series: &Series| series.points.first().copied().flatten().unwrap_or(f64::NAN);
+    matrix.sort_by(|a, b| {
+        let (a, b) = (value(a), value(b));
+        let order = match function {
+            VectorFunction::SortDesc => b.partial_cmp(&a),
+            _ => a.partial_cmp(&b),
+        };
+        // NaN comes last in either direction.
+        order.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+    });
+}
+
+fn sort_in(expr: &MetricExpr) -> Option<VectorFunction> {
+    match expr {
+        MetricExpr::Vector(vector) => match vector.function {
+            VectorFunction::Sort | VectorFunction::SortDesc => Some(vector.function),
+            _ => sort_in(&vector.inner),
+        },
+        MetricExpr::Binary(binary) => sort_in(&binary.left).or_else(|| sort_in(&binary.right)),
+        MetricExpr::LabelReplace(replace) => sort_in(&replace.inner),
+        MetricExpr::Range(_)
+        | MetricExpr::Number(_)
+        | MetricExpr::VectorOf(_)
+        | MetricExpr::Variants(_) => None,
+    }
+}
+
+/// The number of a query that is nothing but a number: an instant query of it is a scalar.
+pub fn as_number(expr: &MetricExpr) -> Option<f64> {
+    match expr {
+        MetricExpr::Number(number) => Some(*number),
+        _ => None,
+    }
 }
 
 fn constant(number: f64, grid: Grid) -> Matrix {
-    vec![Series { labels: Labels::empty(), points: vec![Some(number); grid.len()] }]
+    vec![Series {
+        labels: Labels::empty(),
+        points: vec![Some(number); grid.len()],
+    }]
 }
 
 fn value(
@@ -149,172 +117,45 @@ fn value(
     leaves: &mut impl Iterator<Item = Matrix>,
 ) -> Result<Value, EvalError> {
     Ok(match expr {
-        MetricExpr::Range(_) => Value::Vector(leaves.next().unwrap_or_default()),
+        MetricExpr::Range(_) => Value::Matrix(leaves.next().unwrap_or_default()),
         MetricExpr::Number(number) => Value::Number(*number),
-        MetricExpr::VectorOf(number) => Value::Vector(constant(*number, grid)),
-        MetricExpr::Vector(vector) => {
-            let inner = match value(&vector.inner, grid, leaves)? {
-                Value::Vector(matrix) => matrix,
-                Value::Number(number) => constant(number, grid),
-            };
-            Value::Vector(aggregate::aggregate(vector, inner, grid)?)
-        }
+        MetricExpr::VectorOf(number) => Value::Matrix(constant(*number, grid)),
+        MetricExpr::Vector(vector) => match value(&vector.inner, grid, leaves)? {
+            Value::Matrix(matrix) => Value::Matrix(aggregate::aggregate(vector, matrix)),
+            Value::Number(_) => {
+                let name = vector.function.as_str();
+                return Err(EvalError::Unsupported(format!("`{name}` of a number")));
+            }
+        },
         MetricExpr::Binary(binary) => {
             let left = value(&binary.left, grid, leaves)?;
             let right = value(&binary.right, grid, leaves)?;
             match (left, right) {
                 (Value::Number(left), Value::Number(right)) => {
-                    Value::Number(binary::numbers(binary.op, left, right))
+                    Value::Number(super::arithmetic::numbers(binary.op, left, right))
                 }
-                (Value::Vector(left), Value::Number(right)) => {
-                    Value::Vector(binary::vector_number(binary, left, right))
+                (Value::Matrix(matrix), Value::Number(number)) => {
+                    Value::Matrix(binary::with_number(binary, matrix, number, Side::Right))
                 }
-                (Value::Number(left), Value::Vector(right)) => {
-                    Value::Vector(binary::number_vector(binary, left, right))
+                (Value::Number(number), Value::Matrix(matrix)) => {
+                    Value::Matrix(binary::with_number(binary, matrix, number, Side::Left))
                 }
-                (Value::Vector(left), Value::Vector(right)) => {
-                    Value::Vector(binary::vectors(binary, left, right)?)
+                (Value::Matrix(left), Value::Matrix(right)) => {
+                    Value::Matrix(binary::vectors(binary, left, right, grid)?)
                 }
             }
         }
-        MetricExpr::LabelReplace(_) => {
-            return Err(EvalError::Unsupported("`label_replace`".into()));
-        }
-        MetricExpr::Variants(_) => return Err(EvalError::Unsupported("`variants`".into())),
+        MetricExpr::LabelReplace(replace) => match value(&replace.inner, grid, leaves)? {
+            Value::Matrix(matrix) => Value::Matrix(label_replace::label_replace(replace, matrix)?),
+            Value::Number(_) => {
+                return Err(EvalError::Unsupported(
+                    "`label_replace` of a number".to_owned(),
+                ));
+            }
+        },
+        MetricExpr::Variants(_) => return Err(EvalError::Unsupported("`variants`".to_owned())),
     })
 }
 
-/// Whether the expression asks for the order of its instant result: `sort` anywhere in it.
-pub fn is_sorted(expr: &MetricExpr) -> bool {
-    match expr {
-        MetricExpr::Vector(vector) => {
-            matches!(vector.function, VectorFunction::Sort | VectorFunction::SortDesc)
-                || is_sorted(&vector.inner)
-        }
-        MetricExpr::Binary(binary) => is_sorted(&binary.left) || is_sorted(&binary.right),
-        MetricExpr::LabelReplace(replace) => is_sorted(&replace.inner),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::logql::ast::Expr;
-
-    /// Evaluates a query whose leaves all have these series over two steps.
-    #[track_caller]
-    fn check(query: &str, leaf: &[(&str, [Option<f64>; 2])], expected: &[(&str, [Option<f64>; 2])]) {
-        let Ok(Expr::Metric(expr)) = crate::logql::parse(query) else { panic!("{query}") };
-        let series = |(label, points): &(&str, [Option<f64>; 2])| Series {
-            labels: Labels::from_pairs(label.split(',').filter_map(|l| l.split_once('='))),
-            points: points.to_vec(),
-        };
-        let leaf: Matrix = leaf.iter().map(series).collect();
-        let count = leaves(&expr).unwrap().len();
-        let grid = Grid { start: 0, end: 10, step: 10 };
-        let mut result = evaluate(&expr, grid, vec![leaf; count]).unwrap();
-        result.sort_by(|a, b| a.labels.cmp(&b.labels));
-        let expected: Matrix = expected.iter().map(series).collect();
-        assert_eq!(result, expected, "{query}");
-    }
-
-    const LEAF: &[(&str, [Option<f64>; 2])] = &[
-        ("app=a,host=x", [Some(1.0), Some(2.0)]),
-        ("app=a,host=y", [Some(3.0), None]),
-        ("app=b,host=x", [None, Some(5.0)]),
-    ];
-
-    #[test]
-    fn grafanas_health_check_is_one_sample_of_two() {
-        check("vector(1)+vector(1)", &[], &[("", [Some(2.0), Some(2.0)])]);
-    }
-
-    #[test]
-    fn aggregations_group_by_the_labels_that_exist() {
-        let rate = "count_over_time({app=~\".+\"}[1m])";
-        check(&format!("max by (app) ({rate})"), LEAF, &[
-            ("app=a", [Some(3.0), Some(2.0)]),
-            ("app=b", [None, Some(5.0)]),
-        ]);
-        check(&format!("count({rate})"), LEAF, &[("", [Some(2.0), Some(2.0)])]);
-        check(&format!("avg without (app) ({rate})"), LEAF, &[
-            ("host=x", [Some(1.0), Some(3.5)]),
-            ("host=y", [Some(3.0), None]),
-        ]);
-        check(&format!("topk(1, {rate})"), LEAF, &[
-            ("app=a,host=y", [Some(3.0), None]),
-            ("app=b,host=x", [None, Some(5.0)]),
-        ]);
-        check(&format!("bottomk by (host) (1, {rate})"), LEAF, &[
-            ("app=a,host=x", [Some(1.0), Some(2.0)]),
-            ("app=a,host=y", [Some(3.0), None]),
-        ]);
-    }
-
-    #[test]
-    fn numbers_apply_to_every_sample_and_comparisons_filter() {
-        let rate = "count_over_time({app=~\".+\"}[1m])";
-        check(&format!("{rate} * 2 > 4"), LEAF, &[
-            ("app=a,host=y", [Some(6.0), None]),
-            ("app=b,host=x", [None, Some(10.0)]),
-        ]);
-        check(&format!("2 < {rate}"), LEAF, &[
-            ("app=a,host=y", [Some(3.0), None]),
-            ("app=b,host=x", [None, Some(5.0)]),
-        ]);
-        check(&format!("{rate} > bool 2"), LEAF, &[
-            ("app=a,host=x", [Some(0.0), Some(0.0)]),
-            ("app=a,host=y", [Some(1.0), None]),
-            ("app=b,host=x", [None, Some(1.0)]),
-        ]);
-    }
-
-    #[test]
-    fn division_by_zero_is_not_a_number() {
-        let Ok(Expr::Metric(expr)) = crate::logql::parse("vector(1) / 0") else { panic!() };
-        let result = evaluate(&expr, Grid::instant(0), Vec::new()).unwrap();
-        assert!(result[0].points[0].unwrap().is_nan());
-    }
-
-    #[test]
-    fn vectors_match_by_labels_and_ambiguity_is_an_error() {
-        let rate = "count_over_time({app=~\".+\"}[1m])";
-        check(&format!("{rate} / {rate}"), LEAF, &[
-            ("app=a,host=x", [Some(1.0), Some(1.0)]),
-            ("app=a,host=y", [Some(1.0), None]),
-            ("app=b,host=x", [None, Some(1.0)]),
-        ]);
-        check(&format!("{rate} or vector(7)"), LEAF, &[
-            ("", [Some(7.0), Some(7.0)]),
-            ("app=a,host=x", [Some(1.0), Some(2.0)]),
-            ("app=a,host=y", [Some(3.0), None]),
-            ("app=b,host=x", [None, Some(5.0)]),
-        ]);
-        check(&format!("{rate} unless on (host) max by (host) ({rate} > 4)"), LEAF, &[
-            ("app=a,host=x", [Some(1.0), None]),
-            ("app=a,host=y", [Some(3.0), None]),
-        ]);
-        check(&format!("{rate} - on (app) group_left () max by (app) ({rate})"), LEAF, &[
-            ("app=a,host=x", [Some(-2.0), Some(0.0)]),
-            ("app=a,host=y", [Some(0.0), None]),
-            ("app=b,host=x", [None, Some(0.0)]),
-        ]);
-        let ambiguous = format!("{rate} + on (app) {rate}");
-        let Ok(Expr::Metric(expr)) = crate::logql::parse(&ambiguous) else { panic!() };
-        let leaf: Matrix = vec![
-            Series { labels: Labels::from_pairs([("app", "a"), ("h", "1")]), points: vec![Some(1.0)] },
-            Series { labels: Labels::from_pairs([("app", "a"), ("h", "2")]), points: vec![Some(1.0)] },
-        ];
-        let result = evaluate(&expr, Grid::instant(0), vec![leaf.clone(), leaf]);
-        assert!(matches!(result, Err(EvalError::Matching(_))), "{result:?}");
-    }
-
-    #[test]
-    fn a_sum_passes_its_grouping_to_its_range() {
-        let query = "sum by (app) (rate({a=\"b\"}[1m])) / 2";
-        let Ok(Expr::Metric(expr)) = crate::logql::parse(query) else { panic!() };
-        let leaves = leaves(&expr).unwrap();
-        assert_eq!(leaves[0].labels, SeriesLabels::By(vec!["app".into()]));
-    }
-}
+mod tests;

@@ -2,6 +2,8 @@
 
 use memchr::memmem;
 
+use super::{Step, Verdict};
+use crate::logql::entry::{Entry, NameId, Names};
 use crate::model::need::Need;
 
 /// A piece of a pattern as written.
@@ -118,6 +120,37 @@ impl Pattern {
             };
             at = stop + finder.needle().len();
         }
+    }
+}
+
+/// `| pattern "…"`, ready to run.
+#[derive(Debug)]
+pub struct PatternParser {
+    pattern: Pattern,
+    /// The labels of the captures in order.
+    names: Vec<Option<NameId>>,
+}
+
+impl PatternParser {
+    pub fn compile(text: &str, names: &mut Names) -> Result<Self, String> {
+        let pattern = Pattern::for_parser(text)?;
+        let names = pattern.names().map(|name| Some(names.id(name?))).collect();
+        Ok(Self { pattern, names })
+    }
+}
+
+impl Step for PatternParser {
+    fn run(&self, entry: &mut Entry<'_>) -> Verdict {
+        entry.with_line(|entry, line, text| {
+            self.pattern.captures(line, |number, range| {
+                if let Some(name) = self.names[number]
+                    && let Some(id) = entry.extraction_of(name)
+                {
+                    entry.extract(id, text.part(range));
+                }
+            });
+        });
+        Verdict::Keep
     }
 }
 
