@@ -30,7 +30,6 @@ use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
 use crate::server::{self, Listeners, loki, notify, otlp};
 use crate::source::files::{FilesMetrics, FollowOptions, Follower};
-use crate::store::layout::Signal;
 use crate::store::{self, Durability, Store};
 use crate::telemetry::log;
 use crate::telemetry::metrics::{Gauge, Metrics};
@@ -333,8 +332,8 @@ fn log_limits(config: &Config) -> LogLimits {
         max_label_names: to_usize(l.max_label_names_per_series),
         max_label_name_length: to_usize(l.max_label_name_length),
         max_label_value_length: to_usize(l.max_label_value_length),
-        max_age,
-        creation_grace_period: l.creation_grace_period,
+        reject_older_than: max_age,
+        creation_grace_period: Some(l.creation_grace_period),
         ingestion_rate: l.ingestion_rate_mb << 20,
         per_stream_rate: l.per_stream_rate,
         max_streams: to_usize(l.max_streams),

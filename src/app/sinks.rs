@@ -1,6 +1,5 @@
 //! Where the doors' data goes: the traits that servers and sources ask for, on the store.
 
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -159,7 +158,7 @@ impl FileSink for StoreSink {
             .iter()
             .map(|position| {
                 let key = position.key();
-                let key = format!("{}:{}", key.dev, key.ino).into_bytes();
+                let key = format!("{}:{}:{}", key.target, key.dev, key.ino).into_bytes();
                 let mut value = Vec::new();
                 // An empty value forgets the file.
                 if !position.is_forgotten() {

@@ -1,6 +1,7 @@
 //! Metric queries: range aggregations over lines, or over what is known of chunks without
 //! reading a line.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,22 +11,21 @@ use super::limits::{QueryLimits, Running};
 use super::logs::{add, compile_error};
 use super::prune::{Unit, candidates, internal};
 use super::scan::{Leveler, scan};
-use crate::logql::ast::{LogExpr, RangeAggregation, Stage};
-use crate::logql::eval::range::Additive;
-use crate::logql::eval::{self, EvalError, Leaf, SeriesLabels};
-use crate::logql::pipeline::{Extract, Pipeline};
-use crate::model::Labels;
+use crate::logql::ast::{MetricExpr, Stage};
+use crate::logql::eval::{self, Accumulator, EvalError, Sampler};
+use crate::logql::plan::{Group, Leaf, leaves};
 use crate::model::need::Need;
 use crate::model::series::{Grid, Matrix};
 use crate::model::time::MINUTE;
+use crate::runtime::permits::Permit;
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::ChunkReader;
 use crate::store::{Store, StoreError};
 
 /// Units read by one task: enough to pay for its start, few enough to let sealing in between.
 const UNITS_A_TASK: usize = 16;
-/// Points that the series of one range aggregation may have together.
-const MAX_POINTS: usize = 4 << 20;
+/// The same when no line is read.
+const COUNTED_UNITS_A_TASK: usize = 1024;
 
 /// Runs a metric query.
 pub async fn run(
@@ -38,17 +38,17 @@ pub async fn run(
 ) -> Result<MetricAnswer, QueryError> {
     let mut stats = QueryStats { queued: running.queued, ..QueryStats::default() };
     let mut results = Vec::new();
-    let leaves = eval::leaves(&query.expr).map_err(eval_error)?;
-    for leaf in &leaves {
+    for leaf in leaves(&query.expr).map_err(compile_error)? {
+        let leaf = Arc::new(leaf);
         let matrix =
-            range(store, pool, limits, running, tenant, leaf, query.grid, &mut stats).await?;
+            range(store, pool, limits, running, tenant, &leaf, query.grid, &mut stats).await?;
         results.push(matrix);
     }
     let mut matrix = eval::evaluate(&query.expr, query.grid, results).map_err(eval_error)?;
-    if query.grid.len() != 1 || !eval::is_sorted(&query.expr) {
-        matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+    if query.grid.len() == 1 {
+        eval::sort_instant(&query.expr, &mut matrix);
     }
-    if matrix.len() > limits.max_series {
+    if matrix.len() > limits.max_series && !matches!(query.expr, MetricExpr::Number(_)) {
         return Err(too_many_series(limits.max_series));
     }
     stats.entries_returned = matrix.len() as u64;
@@ -65,20 +65,21 @@ fn too_many_series(limit: usize) -> QueryError {
 
 fn eval_error(error: EvalError) -> QueryError {
     match error {
-        EvalError::Unsupported(_) => QueryError::Invalid(error.to_string()),
+        EvalError::Pipeline { .. } | EvalError::Unsupported(_) => {
+            QueryError::Invalid(error.to_string())
+        }
         EvalError::Matching(text) => QueryError::Matching(text),
     }
 }
 
 /// What every task of a range aggregation shares.
 struct Job {
-    pipeline: Pipeline,
-    labels: SeriesLabels,
-    empty: Additive,
-    /// Counts of chunks are enough: every line passes, and its series is its stream's.
-    counts: bool,
+    leaf: Arc<Leaf>,
+    grid: Grid,
+    /// Add `detected_level`.
     levels: bool,
     max_series: usize,
+    max_bytes: usize,
     deadline: Instant,
     cancelled: AtomicBool,
 }
@@ -99,38 +100,30 @@ async fn range(
     limits: &QueryLimits,
     running: &Running,
     tenant: &str,
-    leaf: &Leaf<'_>,
+    leaf: &Arc<Leaf>,
     grid: Grid,
     stats: &mut QueryStats,
 ) -> Result<Matrix, QueryError> {
-    let stages = needed_stages(leaf.range, &leaf.labels);
-    let extract = match &leaf.labels {
-        SeriesLabels::By(names) => Extract::only(names),
-        SeriesLabels::All | SeriesLabels::Without(_) => Extract::All,
-    };
-    let pipeline = Pipeline::of_stages(&stages, extract).map_err(compile_error)?;
-    let levels = limits.discover_levels && may_use_level(&stages, &leaf.labels);
-    let empty = Additive::new(leaf.range, grid);
-    let reach = empty.windows.reach();
-    let log = LogExpr { matchers: leaf.range.over.log.matchers.clone(), stages };
-    let need = log.need();
+    let levels = limits.discover_levels && may_use_level(leaf);
+    let reach = leaf.time_range(grid);
+    let counted = !leaf.needs_lines() && !levels;
     let job = Arc::new(Job {
-        counts: pipeline.is_only_filters() && pipeline.leading_filters().is_empty() && !levels,
-        pipeline,
-        labels: leaf.labels.clone(),
-        empty,
+        leaf: leaf.clone(),
+        grid,
         levels,
         max_series: limits.max_series,
+        max_bytes: limits.max_result_bytes,
         deadline: running.deadline,
         cancelled: AtomicBool::new(false),
     });
     let _cancel = CancelOnDrop(job.clone());
+    let mut permit = running.account.try_take(0).map_err(|e| QueryError::Busy(e.to_string()))?;
 
-    let (store, tenant, matchers) = (store.clone(), tenant.to_owned(), log.matchers);
-    let counts = job.counts;
+    let (store, tenant) = (store.clone(), tenant.to_owned());
+    let (matchers, need) = (leaf.selector().to_vec(), leaf.need());
     let pruned = pool
         .run(Lane::Second, move || {
-            let need = if counts { Need::Anything } else { need };
+            let need = if counted { Need::Anything } else { need };
             candidates(&store, &tenant, &matchers, reach, &need)
         })
         .await
@@ -139,10 +132,12 @@ async fn range(
     stats.chunks_total += pruned.stats.chunks_total;
     stats.chunks_candidate += pruned.stats.chunks_candidate;
 
-    let per_task = if counts { 1024 } else { UNITS_A_TASK };
+    let per_task = if counted { COUNTED_UNITS_A_TASK } else { UNITS_A_TASK };
     let mut units = pruned.units;
-    let mut tasks = std::collections::VecDeque::new();
-    let mut total = job.empty.clone();
+    // Streams together: a task then has few series, and merging them is cheap.
+    units.sort_by_key(|unit| unit.stream().id);
+    let mut tasks = VecDeque::new();
+    let mut total = Accumulator::new(&leaf.aggregation, grid);
     loop {
         while tasks.len() < 2 * pool.threads() && !units.is_empty() {
             let some = units.split_off(units.len().saturating_sub(per_task));
@@ -156,49 +151,53 @@ async fn range(
         running.check()?;
         total.merge(part);
         check_size(&total, &job)?;
+        cover(&mut permit, total.memory())?;
     }
-    Ok(total.finish())
+    total.finish().map_err(eval_error)
 }
 
-fn check_size(sums: &Additive, job: &Job) -> Result<(), QueryError> {
-    if sums.len() > job.max_series {
+/// Makes a permit hold at least `bytes`.
+fn cover(permit: &mut Permit, bytes: usize) -> Result<(), QueryError> {
+    let more = bytes.saturating_sub(permit.bytes());
+    permit.try_grow(more).map_err(|e| QueryError::Busy(format!("{e}; try again")))
+}
+
+fn check_size(sums: &Accumulator, job: &Job) -> Result<(), QueryError> {
+    if sums.series_count() > job.max_series {
         return Err(too_many_series(job.max_series));
     }
-    if sums.points() > MAX_POINTS {
+    if sums.memory() > job.max_bytes {
         return Err(QueryError::TooMuch(
-            "the result has too many points; ask with a larger step or fewer series".into(),
+            "the query gathers too many samples; ask with a larger step, a shorter range, or \
+             fewer series"
+                .into(),
         ));
     }
     Ok(())
 }
 
 /// Reads units into sums of their own.
-fn read(job: &Job, units: &[Unit]) -> Result<(Additive, QueryStats), QueryError> {
-    let mut sums = job.empty.clone();
+fn read(job: &Job, units: &[Unit]) -> Result<(Accumulator, QueryStats), QueryError> {
+    let mut sampler = Sampler::new(&job.leaf, job.grid);
     let mut stats = QueryStats::default();
-    let mut runner = job.pipeline.runner();
     let mut leveler = Leveler::new();
+    let filters = job.leaf.pipeline().leading_filters();
+    let mut series = 0;
     for unit in units {
         if job.cancelled.load(Ordering::Relaxed) || Instant::now() >= job.deadline {
             break; // whoever waits looks at the clock
         }
-        if job.counts && count(job, unit, &mut sums, &mut stats)? {
+        let stream = unit.stream();
+        sampler.bind(&stream.labels);
+        if !job.leaf.needs_lines() && !job.levels && count(job, unit, &mut sampler, &mut stats)? {
             continue;
         }
-        let stream = unit.stream();
-        let reach = sums.windows.reach();
-        runner.bind(&stream.labels);
-        let mut last: Option<(Labels, usize)> = None;
         let mut matched = 0;
-        scan(unit, job.pipeline.leading_filters(), &mut stats, |lines, hits| {
+        scan(unit, filters, &mut stats, |lines, hits| {
             for index in hits {
                 let i = *index as usize;
                 let at = lines.at[i];
-                if !reach.contains(at) {
-                    continue;
-                }
-                let windows = sums.windows.of(at);
-                if windows.0 >= windows.1 {
+                if !sampler.wants(at) {
                     continue;
                 }
                 let line = lines.line(i);
@@ -210,70 +209,45 @@ fn read(job: &Job, units: &[Unit]) -> Result<(Additive, QueryStats), QueryError>
                 } else {
                     stored
                 };
-                let Some(mut outcome) = runner.run_rest(at, line, metadata) else { continue };
-                matched += 1;
-                let labels = outcome.labels();
-                let series = match &last {
-                    Some((same, series)) if same.is_same(&labels) => *series,
-                    _ => {
-                        check_error(&labels, &job.labels)?;
-                        let series = sums.series(&job.labels.of_labels(&labels));
-                        check_size(&sums, job)?;
-                        last = Some((labels, series));
-                        series
-                    }
-                };
-                let bytes = outcome.line().len() as u64;
-                sums.add(series, windows, 1, bytes);
+                matched += u64::from(sampler.add_rest(at, line, metadata));
             }
             Ok(())
         })?;
         stats.lines_matched += matched;
+        if sampler.series_count() != series {
+            series = sampler.series_count();
+            check_size(sampler.accumulator(), job)?;
+        }
     }
-    Ok((sums, stats))
+    check_size(sampler.accumulator(), job)?;
+    Ok((sampler.into_accumulator(), stats))
 }
 
 /// Counts a unit without reading its lines; false when that is not possible for it.
 fn count(
     job: &Job,
     unit: &Unit,
-    sums: &mut Additive,
+    sampler: &mut Sampler<'_>,
     stats: &mut QueryStats,
 ) -> Result<bool, QueryError> {
-    let Unit::Chunk { partition, meta, stream } = unit else { return Ok(false) };
-    let by_metadata = match &job.labels {
-        SeriesLabels::By(names) => !names.is_empty(),
-        SeriesLabels::All | SeriesLabels::Without(_) => true,
-    };
-    if by_metadata && meta.has_metadata() {
+    let Unit::Chunk { partition, meta, .. } = unit else { return Ok(false) };
+    if job.leaf.needs_metadata() && meta.has_metadata() {
         return Ok(false);
     }
-    let series = sums.series(&job.labels.of_labels(&stream.labels));
-    check_size(sums, job)?;
-    if let Some(windows) = sums.windows.of_all(meta.min.saturating_sub(1), meta.max) {
-        if windows.0 < windows.1 {
-            sums.add(series, windows, u64::from(meta.lines), meta.line_bytes);
-        }
+    if sampler.add_counted(meta.min, meta.max, u64::from(meta.lines), meta.line_bytes) {
         return Ok(true);
     }
-    let mut whole = Vec::new();
-    for minute in meta.minutes.iter(meta.min) {
-        // What the chunk has of a minute may be narrower than the minute.
-        let after = minute.start.max(meta.min.saturating_sub(1));
-        let until = (minute.start + MINUTE).min(meta.max);
-        match sums.windows.of_all(after, until) {
-            Some(windows) => whole.push((windows, minute)),
-            None => {
-                whole.clear();
-                break;
-            }
-        }
-    }
-    if !whole.is_empty() {
-        for (windows, minute) in whole {
-            if windows.0 < windows.1 {
-                sums.add(series, windows, minute.lines, minute.bytes);
-            }
+    // Either every minute counts as a whole or none does: what was added can't be taken back.
+    let minutes = || {
+        meta.minutes.iter(meta.min).map(|minute| {
+            // What the chunk has of a minute may be narrower than the minute.
+            let first = (minute.start + 1).max(meta.min);
+            (first, (minute.start + MINUTE).min(meta.max), minute)
+        })
+    };
+    if minutes().all(|(first, last, _)| sampler.add_counted(first, last, 0, 0)) {
+        for (first, last, minute) in minutes() {
+            sampler.add_counted(first, last, minute.lines, minute.bytes);
         }
         return Ok(true);
     }
@@ -290,6 +264,7 @@ fn count(
             let place = format!("{} chunk {}", partition.name, meta.number);
             return Err(internal(StoreError::corrupt(place, what)));
         }
+        // Retention was quicker than the query.
         Err(StoreError::Gone(_)) => return Ok(true),
         Err(error) => return Err(internal(error)),
     }
@@ -297,68 +272,19 @@ fn count(
     stats.compressed_bytes += u64::from(meta.stored_bytes);
     let mut start = 0;
     for (at, end) in at.iter().zip(&ends) {
-        let windows = sums.windows.of(*at);
-        if windows.0 < windows.1 {
-            sums.add(series, windows, 1, u64::from(end - start));
-        }
+        sampler.add_unread(*at, u64::from(end - start), None);
         start = end + 1;
     }
     Ok(true)
 }
 
-/// A line that a parser could not read fails the query, unless the error is asked for.
-fn check_error(labels: &Labels, series: &SeriesLabels) -> Result<(), QueryError> {
-    let Some(error) = labels.get("__error__").filter(|error| !error.is_empty()) else {
-        return Ok(());
-    };
-    if let SeriesLabels::By(names) = series
-        && names.iter().any(|name| name == "__error__")
-    {
-        return Ok(());
-    }
-    Err(QueryError::Invalid(format!(
-        "pipeline error: '{error}' for series: '{labels}'; leave such lines out with a label \
-         filter behind the stage that fails, such as | __error__=\"\""
-    )))
-}
-
-/// The stages that change the result: a query that needs no label does not run its parsers,
-/// and a last `line_format` matters only to bytes (reference/logql.md 4.7).
-fn needed_stages(range: &RangeAggregation, labels: &SeriesLabels) -> Vec<Stage> {
-    let mut stages = range.over.log.stages.clone();
-    let needs_labels = *labels != SeriesLabels::By(Vec::new())
-        || stages.iter().any(|stage| match stage {
-            Stage::Label(_) | Stage::LabelFormat(_) => true,
-            Stage::LineFormat(template) => template.contains("{{"),
-            _ => false,
-        });
-    if !needs_labels {
-        stages.retain(|stage| {
-            !matches!(
-                stage,
-                Stage::Json(_)
-                    | Stage::Logfmt(_)
-                    | Stage::Regexp(_)
-                    | Stage::Pattern(_)
-                    | Stage::Drop(_)
-                    | Stage::Keep(_)
-            )
-        });
-    }
-    if !range.function.counts_bytes() {
-        while let Some(Stage::LineFormat(_) | Stage::Decolorize) = stages.last() {
-            stages.pop();
-        }
-    }
-    stages
-}
-
 /// Whether `detected_level` can make a difference.
-fn may_use_level(stages: &[Stage], labels: &SeriesLabels) -> bool {
-    let in_labels = match labels {
-        SeriesLabels::By(names) => names.iter().any(|name| name == "detected_level"),
-        SeriesLabels::All | SeriesLabels::Without(_) => true,
+fn may_use_level(leaf: &Leaf) -> bool {
+    let in_labels = match &leaf.group {
+        Group::By(names) => names.iter().any(|name| name == "detected_level"),
+        Group::All | Group::Without(_) => true,
     };
     // A stage that names it has it somewhere in its text; a false alarm costs time only.
-    in_labels || stages.iter().any(|stage| format!("{stage:?}").contains("detected_level"))
+    let names_it = |stage: &Stage| format!("{stage:?}").contains("detected_level");
+    in_labels || leaf.aggregation.over.log.stages.iter().any(names_it)
 }

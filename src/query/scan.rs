@@ -14,7 +14,7 @@ use super::prune::{Unit, internal};
 use crate::logql::pipeline::LineMatcher;
 use crate::model::level::{Detected, detect_level};
 use crate::model::log::Metadata;
-use crate::model::{Labels, TimeRange, Timestamp};
+use crate::model::{Labels, Timestamp};
 use crate::store::StoreError;
 use crate::store::chunk::ChunkReader;
 use crate::store::chunk::lines::line_of;
