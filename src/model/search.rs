@@ -5,7 +5,8 @@
 //! S2. Times and durations are compared in whole microseconds, bounds included.
 //! S3. A value matches by its canonical text. The query's value is meant literally; if it has a
 //!     metacharacter it may also match, as a regular expression, the whole value: both kinds
-//!     of storage that Jaeger is run with find what they used to find.
+//!     of storage that Jaeger is run with find what they used to find. An IPv4 address is only
+//!     ever literal: nobody means "any character" by its dots, and as a literal it prunes.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -121,8 +122,8 @@ pub struct TagMatcher {
 
 impl TagMatcher {
     fn new(key: &str, text: &str) -> Self {
-        let regex = text
-            .contains(['.', '*', '+', '?', '[', ']', '(', ')', '{', '}', '|', '\\'])
+        const META: [char; 12] = ['.', '*', '+', '?', '[', ']', '(', ')', '{', '}', '|', '\\'];
+        let regex = (text.contains(META) && !is_address(text))
             .then(|| {
                 regex::RegexBuilder::new(&format!("^(?:{text})$"))
                     .dot_matches_new_line(true)
@@ -210,6 +211,11 @@ impl SpanMatcher {
     pub fn durations_match(&self, least: u64, most: u64) -> bool {
         least / 1000 <= self.duration.1 && self.duration.0 <= most / 1000
     }
+}
+
+/// An IPv4 address, maybe with a port.
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::Ipv4Addr>().is_ok() || text.parse::<std::net::SocketAddrV4>().is_ok()
 }
 
 fn micros(at: Timestamp) -> i64 {

@@ -28,7 +28,7 @@ pub struct SealedChunk {
     pub meta: ChunkMeta,
     pub chunk: Vec<u8>,
     pub filter: Vec<u8>,
-    /// Distinct words, one per line.
+    /// Distinct words with a blank between them.
     pub words: String,
     pub through: Through,
 }
@@ -40,7 +40,7 @@ pub struct SealedBlock {
     pub meta: BlockMeta,
     pub block: Vec<u8>,
     pub filter: Vec<u8>,
-    /// Index terms, one per line.
+    /// Index terms with a blank between them.
     pub words: String,
     /// Distinct trace ids.
     pub trace_ids: Vec<u128>,
@@ -83,7 +83,7 @@ pub fn analyze(block: &LineBlock) -> (Vec<u8>, String, ChunkFlags) {
         } else {
             found.flags.with(ChunkFlags::NEWLINE)
         };
-        (found.filter.to_vec(), found.words.replace(' ', "\n"), flags)
+        (found.filter.to_vec(), found.words.to_owned(), flags)
     })
 }
 
@@ -91,32 +91,20 @@ pub fn analyze(block: &LineBlock) -> (Vec<u8>, String, ChunkFlags) {
 pub fn seal_spans(head: &FrozenSpans, census: &Mutex<TagCensus>) -> SealedBlock {
     let sealed =
         ANALYZER.with_borrow_mut(|analyzer| head.block.seal(analyzer, &mut census.lock()));
-    let operations = sealed.operations.iter().map(|(service, operation)| {
-        let parts = [service.as_str(), &operation.name, &operation.kind];
-        parts.join("\0").into_bytes()
-    });
     SealedBlock {
         day: head.day,
-        meta: BlockMeta {
-            number: 0,
-            spans: sealed.count as u32,
-            raw_bytes: sealed.expanded as u64,
-            stored_bytes: sealed.bytes.len() as u32,
-            min_start: sealed.min_start,
-            max_start: sealed.max_start,
-            min_duration: sealed.min_duration,
-            max_duration: sealed.max_duration,
-        },
-        operations: operations.collect(),
+        meta: sealed.meta,
         block: sealed.bytes,
         filter: sealed.filter,
-        words: sealed.terms.join("\n"),
-        trace_ids: sealed.traces.iter().map(|id| id.0).collect(),
+        words: sealed.words,
+        trace_ids: sealed.trace_ids,
+        operations: sealed.operations,
         through: head.through,
     }
 }
 
-/// Index terms of spans, one per line; for rebuilding an index.
+/// Index terms of spans with a blank between them; for rebuilding an index. They may differ
+/// from those at sealing by which keys have too many values, which changes no answer.
 pub fn span_words(block: &SpanBlock) -> String {
-    ANALYZER.with_borrow_mut(|analyzer| block.index_terms(analyzer)).join("\n")
+    ANALYZER.with_borrow_mut(|analyzer| block.terms(analyzer, &mut TagCensus::new())).words
 }

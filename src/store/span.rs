@@ -13,7 +13,6 @@
 
 mod build;
 mod codec;
-mod meta;
 mod terms;
 
 use std::ops::Range;
@@ -21,13 +20,35 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::build::{SealedSpanBlock, SpanBlockBuilder};
 pub use self::codec::SpanCodecError;
-pub use self::meta::BlockMeta;
-pub use self::terms::{BlockNeed, TagCensus, query_terms};
+pub use self::terms::{BlockNeed, BlockTerms, TagCensus, query_terms};
 use crate::model::search::{SpanMatcher, ValueRef};
 use crate::model::time::Timestamp;
 use crate::model::trace::{
     Process, Span, SpanId, SpanLog, SpanRef, Tag, TagValue, TraceId,
 };
+
+/// What is known of a block without reading it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockMeta {
+    pub number: u32,
+    pub spans: u32,
+    /// Of the spans as they came, about.
+    pub raw_bytes: u64,
+    pub stored_bytes: u32,
+    pub min_start: Timestamp,
+    pub max_start: Timestamp,
+    /// Nanoseconds.
+    pub min_duration: u64,
+    pub max_duration: u64,
+}
+
+impl BlockMeta {
+    /// Whether times and durations let the block hold what a search looks for.
+    pub fn may_match(&self, matcher: &SpanMatcher) -> bool {
+        matcher.starts_match(self.min_start, self.max_start)
+            && matcher.durations_match(self.min_duration, self.max_duration)
+    }
+}
 
 /// Spans with their dictionaries. All indices are valid (B2).
 #[derive(Clone, Debug, Default)]
@@ -135,6 +156,11 @@ impl Texts {
 
     fn position(&self, text: &str) -> Option<u32> {
         (0..self.len() as u32).find(|n| self.get(*n) == text)
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
     }
 }
 

@@ -303,6 +303,17 @@ fn values_with_metacharacters_are_literal_and_expressions() {
     check(&with_tags(&[("k", "same.*")]), &with("same\nline"), true);
     check(&with_tags(&[("k", "a*(")]), &with("a*("), true); // no expression at all
     check(&with_tags(&[("k", "10.0.0.1")]), &with("10.0.0.1"), true);
+    check(&with_tags(&[("k", "10.0.0.1")]), &with("10a0.0.1"), false);
+    check(
+        &with_tags(&[("k", "10.0.0.1:80")]),
+        &with("10.0.0.1:80"),
+        true,
+    );
+    check(
+        &with_tags(&[("k", "10.0.0.1.*")]),
+        &with("10.0.0.1:80"),
+        true,
+    );
     check(&with_tags(&[("k", "5..")]), &with("503"), true);
     check(&with_tags(&[("k", "503")]), &with("5030"), false);
     check(&with_tags(&[("k", "")]), &with(""), true);

@@ -45,7 +45,7 @@ impl SpanHead {
     }
 
     pub fn memory(&self) -> usize {
-        self.block.approx_bytes()
+        self.block.memory()
     }
 
     pub fn freeze(self, day: Day) -> FrozenSpans {

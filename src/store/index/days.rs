@@ -136,7 +136,7 @@ impl DayIndex {
         }
     }
 
-    /// Adds documents `(number, words)`, words one per line, and commits; afterwards every chunk below
+    /// Adds documents `(number, words)`, a blank between words, and commits; afterwards every chunk below
     /// `indexed_below` is indexed. Those chunks must be flushed (I2).
     pub fn commit(&self, documents: &[(u32, String)], indexed_below: u32) -> Result<(), StoreError> {
         let mut open = self.open.lock();
@@ -322,10 +322,10 @@ impl IndexView {
     }
 }
 
-/// Words one per line, as tantivy takes them without a tokenizer of its own.
+/// Words with a blank between them, as tantivy takes them without a tokenizer of its own.
 fn tokens(words: &str) -> PreTokenizedString {
     let mut tokens = Vec::new();
-    for (position, word) in words.split('\n').filter(|word| !word.is_empty()).enumerate() {
+    for (position, word) in words.split(' ').filter(|word| !word.is_empty()).enumerate() {
         tokens.push(Token {
             offset_from: 0,
             offset_to: 0,
@@ -365,7 +365,7 @@ mod tests {
         assert!(index.view().unwrap().is_none());
         for round in 0..20u32 {
             let documents = vec![
-                (round * 2, format!("common\ntimeout\nword{}", (b'a' + round as u8) as char)),
+                (round * 2, format!("common timeout word{}", (b'a' + round as u8) as char)),
                 (round * 2 + 1, if round == 3 { OVERFLOW_TERM.to_owned() } else { "other".to_owned() }),
             ];
             index.commit(&documents, round * 2 + 2).unwrap();

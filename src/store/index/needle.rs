@@ -117,7 +117,8 @@ impl WordPlan {
         }
     }
 
-    fn all(plans: Vec<Self>) -> Self {
+    /// All of `plans`, without those that ask for nothing.
+    pub fn all(plans: Vec<Self>) -> Self {
         let mut kept: Vec<Self> = plans.into_iter().filter(|p| *p != Self::Anything).collect();
         match kept.len() {
             0 => Self::Anything,
@@ -126,7 +127,8 @@ impl WordPlan {
         }
     }
 
-    fn any(mut plans: Vec<Self>) -> Self {
+    /// Any of `plans`; one that asks for nothing makes the whole do so.
+    pub fn any(mut plans: Vec<Self>) -> Self {
         if plans.contains(&Self::Anything) {
             return Self::Anything;
         }

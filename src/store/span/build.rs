@@ -7,10 +7,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::terms::{BlockTerms, TagCensus};
-use super::{LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Value};
+use super::{BlockMeta, LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Value};
 use crate::model::search::ValueRef;
-use crate::model::time::Timestamp;
-use crate::model::trace::{Operation, Process, Span, Tag, TraceId};
+use crate::model::trace::{Process, Span, Tag, TraceId};
 use crate::store::index::analyze::Analyzer;
 
 /// A block with one of these is full. Larger blocks are fewer and pack better, smaller ones
@@ -40,25 +39,18 @@ pub struct SpanBlockBuilder {
 /// A block in the form it is stored in, and what the index and the trace table need to know.
 #[derive(Clone, Debug)]
 pub struct SealedSpanBlock {
+    /// Its number is given by the partition.
+    pub meta: BlockMeta,
     /// For [`SpanBlock::decode`].
     pub bytes: Vec<u8>,
-    pub count: usize,
-    /// Bytes of the spans as they came.
-    pub expanded: usize,
-    pub min_start: Timestamp,
-    pub max_start: Timestamp,
-    pub min_duration: u64,
-    pub max_duration: u64,
-    /// Distinct.
-    pub traces: Vec<TraceId>,
-    /// Distinct services, sorted.
-    pub services: Vec<String>,
-    /// Distinct (service, operation and kind), sorted.
-    pub operations: Vec<(String, Operation)>,
-    /// Terms of the index, distinct; [`super::BlockNeed`] asks for them.
-    pub terms: Vec<String>,
-    /// Gram filter of the tags that have no terms ([`crate::store::index::filter::FilterView`]).
+    /// Gram filter of the tags.
     pub filter: Vec<u8>,
+    /// Index terms, a space between them; [`super::BlockNeed`] asks for them.
+    pub words: String,
+    /// Distinct.
+    pub trace_ids: Vec<u128>,
+    /// Distinct service, operation and kind, with a zero byte between them.
+    pub operations: Vec<Vec<u8>>,
 }
 
 impl SpanBlockBuilder {
@@ -77,13 +69,11 @@ impl SpanBlockBuilder {
 
     /// Whether it is time to seal.
     pub fn is_full(&self) -> bool {
-        self.len() >= FULL_SPANS
-            || self.expanded >= MAX_EXPANDED
-            || self.approx_bytes() >= FULL_BYTES
+        self.len() >= FULL_SPANS || self.expanded >= MAX_EXPANDED || self.memory() >= FULL_BYTES
     }
 
     /// Bytes of memory that the spans take, about.
-    pub fn approx_bytes(&self) -> usize {
+    pub fn memory(&self) -> usize {
         let b = &self.block;
         b.names.text.len()
             + b.values.len()
@@ -95,6 +85,11 @@ impl SpanBlockBuilder {
             + b.spans.len() * size_of::<SpanRow>()
             + b.refs.len() * size_of::<crate::model::trace::SpanRef>()
             + b.logs.len() * size_of::<LogRow>()
+    }
+
+    /// Bytes of the spans as they came, about.
+    pub fn raw_bytes(&self) -> usize {
+        self.expanded
     }
 
     /// What has come so far, to search and read in.
@@ -146,31 +141,63 @@ impl SpanBlockBuilder {
         });
     }
 
-    /// Seals what has come, which stays readable. `census` remembers, for a day, which keys
-    /// have too many values for the index.
+    /// What has come, ready to be stored. `census` remembers which keys have too many values
+    /// for the index.
     pub fn seal(&self, analyzer: &mut Analyzer, census: &mut TagCensus) -> SealedSpanBlock {
         let block = &self.block;
+        let BlockTerms {
+            words,
+            filter,
+            operations,
+        } = block.terms(analyzer, census);
+        let bytes = block.encode();
         let starts = block.spans.iter().map(|s| s.start);
         let durations = block.spans.iter().map(|s| s.duration);
-        let BlockTerms {
-            terms,
-            filter,
-            services,
-            operations,
-        } = block.terms(analyzer, census, &self.hasher);
-        SealedSpanBlock {
-            bytes: block.encode(),
-            count: block.len(),
+        let meta = BlockMeta {
+            number: 0,
+            spans: block.len() as u32,
+            raw_bytes: self.expanded as u64,
+            stored_bytes: bytes.len() as u32,
             min_start: starts.clone().min().unwrap_or(0),
             max_start: starts.max().unwrap_or(0),
             min_duration: durations.clone().min().unwrap_or(0),
             max_duration: durations.max().unwrap_or(0),
-            expanded: self.expanded,
-            traces: block.traces.clone(),
-            services,
-            operations,
-            terms,
+        };
+        let trace_ids = block.traces.iter().map(|id| id.0).collect();
+        SealedSpanBlock {
+            meta,
+            bytes,
             filter,
+            words,
+            trace_ids,
+            operations,
+        }
+    }
+
+    /// Forgets what has come; keeps the space for what comes next.
+    pub fn clear(&mut self) {
+        let block = &mut self.block;
+        block.names.clear();
+        block.values.clear();
+        block.blobs.clear();
+        block.tags.clear();
+        block.processes.clear();
+        block.traces.clear();
+        block.spans.clear();
+        block.tag_lists.clear();
+        block.refs.clear();
+        block.logs.clear();
+        block.warnings.clear();
+        self.name_table.clear();
+        self.tag_table.clear();
+        self.trace_table.clear();
+        self.process_table.clear();
+        self.last_process = None;
+        self.last_trace = None;
+        self.expanded = 0;
+        // One huge span must not be paid for for ever.
+        if self.block.values.capacity() + self.block.blobs.capacity() > 4 * FULL_BYTES {
+            *self = Self::default();
         }
     }
 

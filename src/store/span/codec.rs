@@ -33,11 +33,12 @@ use std::sync::OnceLock;
 use foldhash::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Texts, Value};
+use super::{BlockMeta, LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Texts, Value};
 use crate::model::trace::{RefType, SpanId, SpanRef, TraceId};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 1 + 8 + 4;
+const META_BYTES: usize = 1 + 4 + 8 + 4 + 4 * 8;
 const LEVEL: i32 = 1;
 /// Longest body that is decoded. A block is far smaller; only its last span may be large.
 const MAX_BODY: usize = 1 << 30;
@@ -48,6 +49,54 @@ const TEXT: u8 = 2;
 const INT: u8 = 3;
 const FLOAT: u8 = 4;
 const BLOB: u8 = 5;
+
+impl BlockMeta {
+    /// Version u8 (1), then all but the number, little-endian, in the order of the fields.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(META_BYTES);
+        out.push(VERSION);
+        out.extend(self.spans.to_le_bytes());
+        out.extend(self.raw_bytes.to_le_bytes());
+        out.extend(self.stored_bytes.to_le_bytes());
+        out.extend(self.min_start.to_le_bytes());
+        out.extend(self.max_start.to_le_bytes());
+        out.extend(self.min_duration.to_le_bytes());
+        out.extend(self.max_duration.to_le_bytes());
+        out
+    }
+
+    /// The meta of the block with this number.
+    pub fn decode(number: u32, bytes: &[u8]) -> Result<Self, String> {
+        let mut from = Reader(bytes);
+        let mut read = || -> Result<Self, SpanCodecError> {
+            match from.byte()? {
+                VERSION => {}
+                version => return Err(SpanCodecError::Version(version)),
+            }
+            let meta = Self {
+                number,
+                spans: u32::from_le_bytes(from.array()?),
+                raw_bytes: u64::from_le_bytes(from.array()?),
+                stored_bytes: u32::from_le_bytes(from.array()?),
+                min_start: i64::from_le_bytes(from.array()?),
+                max_start: i64::from_le_bytes(from.array()?),
+                min_duration: u64::from_le_bytes(from.array()?),
+                max_duration: u64::from_le_bytes(from.array()?),
+            };
+            if from.0.is_empty() {
+                Ok(meta)
+            } else {
+                malformed("meta is too long")
+            }
+        };
+        read().map_err(|e| e.to_string())
+    }
+
+    /// Memory that it takes, bytes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + 16
+    }
+}
 
 /// Why bytes are not a block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,17 +155,8 @@ impl SpanBlock {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn encode_for_test(&self) -> Vec<u8> {
-        self.encode_body()
-    }
-
-    #[cfg(test)]
-    pub(super) fn decode_for_test(body: &[u8]) -> Result<Self, SpanCodecError> {
-        Self::decode_body(body)
-    }
-
-    fn encode_body(&self) -> Vec<u8> {
+    /// The block without compression and checksum.
+    pub(super) fn encode_body(&self) -> Vec<u8> {
         let whole_micros = self
             .spans
             .iter()
@@ -298,7 +338,8 @@ impl SpanBlock {
         }
     }
 
-    fn decode_body(body: &[u8]) -> Result<Self, SpanCodecError> {
+    /// The block of an uncompressed body; apart from [`Self::decode`] so that it can be fuzzed.
+    pub fn decode_body(body: &[u8]) -> Result<Self, SpanCodecError> {
         let mut from = Reader(body);
         let unit = match from.byte()? {
             0 => 1,

@@ -1,7 +1,7 @@
 //! What the index is told of a block, and what a search asks of it.
 //!
-//! One document per block. Its terms, each a letter, a colon and the parts with a zero byte
-//! between them (a long term is replaced by its hash):
+//! One document per block. Its terms, each a letter, a colon and the parts with the unit
+//! separator between them (a term that is long or has white space is replaced by its hash):
 //!
 //! | Term | The block has |
 //! |---|---|
@@ -28,15 +28,17 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Part, SpanBlock, Value};
 use crate::model::need::Need;
 use crate::model::search::{SpanMatcher, TagMatcher};
-use crate::model::trace::{Operation, TraceQuery};
+use crate::model::trace::TraceQuery;
 use crate::store::index::analyze::{Analyzer, ChunkFlags, OVERFLOW_TERM};
 use crate::store::index::filter::FilterView;
 use crate::store::index::needle::{NeedlePlan, WordDemand, WordPlan};
 
 /// A key with more values in one block is wide there.
 const BLOCK_VALUES: usize = 64;
-/// A key with more values in a day is wide for the rest of it.
-const DAY_VALUES: usize = 512;
+/// A key with more values in the blocks of a census is wide until the census forgets.
+const SEEN_VALUES: usize = 512;
+/// A census forgets after so many blocks: about a day of a busy small cluster.
+const CENSUS_BLOCKS: usize = 4096;
 /// A key with more values in a block has no terms of operation and tag.
 const PAIR_VALUES: usize = 16;
 /// More terms of operation and tag in one block are left out.
@@ -47,18 +49,26 @@ const CENSUS_VALUES: usize = 128 << 10;
 /// Longer terms are hashed.
 const TERM_BYTES: usize = 200;
 
-/// Which keys have too many values for the index: one per day. What it decides is written into
-/// each block, so it may forget and start anew at any time.
+/// Which keys have too many values for the index. What it decides is written into each block,
+/// so there may be several, and they may forget: each does after [`CENSUS_BLOCKS`].
 #[derive(Debug, Default)]
 pub struct TagCensus {
     /// Hashes of the values seen; `None`: the key is wide.
     keys: HashMap<Box<str>, Option<HashSet<u64>>>,
     values: usize,
+    blocks: usize,
 }
 
 impl TagCensus {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn begin_block(&mut self) {
+        self.blocks += 1;
+        if self.blocks > CENSUS_BLOCKS {
+            *self = Self::default();
+        }
     }
 
     /// Takes note of a value; whether the key is wide.
@@ -75,7 +85,7 @@ impl TagCensus {
         let Some(values) = slot else { return true };
         if values.insert(xxh3_64(text.as_bytes())) {
             self.values += 1;
-            if values.len() > DAY_VALUES || self.values > CENSUS_VALUES {
+            if values.len() > SEEN_VALUES || self.values > CENSUS_VALUES {
                 self.values -= values.len();
                 *slot = None;
                 return true;
@@ -85,11 +95,15 @@ impl TagCensus {
     }
 }
 
-pub(super) struct BlockTerms {
-    pub terms: Vec<String>,
+/// What the index is told of a block.
+#[derive(Clone, Debug)]
+pub struct BlockTerms {
+    /// The terms, distinct, a space between them.
+    pub words: String,
+    /// As [`FilterView`] reads it.
     pub filter: Vec<u8>,
-    pub services: Vec<String>,
-    pub operations: Vec<(String, Operation)>,
+    /// Service, operation and kind, with a zero byte between them; distinct, sorted.
+    pub operations: Vec<Vec<u8>>,
 }
 
 /// What is known of a key in one block.
@@ -106,18 +120,10 @@ impl KeyUse {
 }
 
 impl SpanBlock {
-    /// The terms of the index, for rebuilding it. They may differ from those at sealing by
-    /// which keys are wide, which changes no answer.
-    pub fn index_terms(&self, analyzer: &mut Analyzer) -> Vec<String> {
-        self.terms(analyzer, &mut TagCensus::new(), &RandomState::default()).terms
-    }
-
-    pub(super) fn terms(
-        &self,
-        analyzer: &mut Analyzer,
-        census: &mut TagCensus,
-        hasher: &RandomState,
-    ) -> BlockTerms {
+    /// What the index is to be told; for sealing, and for rebuilding an index.
+    pub fn terms(&self, analyzer: &mut Analyzer, census: &mut TagCensus) -> BlockTerms {
+        census.begin_block();
+        let hasher = RandomState::default();
         let mut terms = Vec::new();
 
         // Tags.
@@ -243,20 +249,21 @@ impl SpanBlock {
         }
         terms.extend(hashed);
 
-        let mut operations: Vec<(String, Operation)> = operations
+        let mut operations: Vec<Vec<u8>> = operations
             .into_iter()
             .map(|(place, kind)| {
                 let (service, name) = by_place[place as usize];
                 let kind = kind.map_or("", |n| &texts[n as usize]);
-                let (name, kind) = (self.names.get(name).to_owned(), kind.to_owned());
-                (self.names.get(service).to_owned(), Operation { name, kind })
+                [self.names.get(service), self.names.get(name), kind]
+                    .join("\0")
+                    .into_bytes()
             })
             .collect();
         operations.sort_unstable();
+        operations.dedup();
         BlockTerms {
-            terms,
+            words: terms.join(" "),
             filter,
-            services: services.into_iter().map(String::from).collect(),
             operations,
         }
     }
@@ -265,30 +272,10 @@ impl SpanBlock {
 /// What a block must have to hold a span that a search looks for. Necessary, never sufficient.
 #[derive(Clone, Debug)]
 pub struct BlockNeed {
-    /// Of the terms of a block.
-    pub terms: TermNeed,
+    /// Of the terms of a block; no demand but [`WordDemand::Exact`]. Blocks whose words overflow
+    /// and folding need no care: what concerns them is in the plan.
+    pub words: WordPlan,
     grams: NeedlePlan,
-}
-
-/// A condition on the terms of a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TermNeed {
-    Term(String),
-    /// All of these; empty: every block will do.
-    All(Vec<TermNeed>),
-    /// At least one of these.
-    Any(Vec<TermNeed>),
-}
-
-impl TermNeed {
-    /// Whether the terms of a block suffice; `has` knows them.
-    pub fn may_match(&self, has: &mut dyn FnMut(&str) -> bool) -> bool {
-        match self {
-            Self::Term(term) => has(term),
-            Self::All(needs) => needs.iter().all(|n| n.may_match(has)),
-            Self::Any(needs) => needs.iter().any(|n| n.may_match(has)),
-        }
-    }
 }
 
 impl BlockNeed {
@@ -307,41 +294,47 @@ impl BlockNeed {
 pub fn query_terms(query: &TraceQuery) -> BlockNeed {
     let matcher = SpanMatcher::new(query);
     let (service, operation) = (matcher.service.as_str(), matcher.operation.as_str());
-    let one = |letter: &str, parts: &[&str]| TermNeed::Term(term(letter, parts));
     let mut needs = Vec::new();
     match (service.is_empty(), operation.is_empty()) {
         (true, true) => {}
-        (false, true) => needs.push(one("s", &[service])),
-        (true, false) => needs.push(one("n", &[operation])),
-        (false, false) => needs.push(one("o", &[service, operation])),
+        (false, true) => needs.push(has(term("s", &[service]))),
+        (true, false) => needs.push(has(term("n", &[operation]))),
+        (false, false) => needs.push(has(term("o", &[service, operation]))),
     }
     let mut lines = Vec::new();
     for tag in &matcher.tags {
         let (key, text) = (tag.key.as_str(), tag.text.as_str());
-        if tag.regex.is_some() {
-            needs.push(one("k", &[key]));
-            lines.push(Need::any([line_need(key, text), regex_need(tag)]));
-            continue;
-        }
-        needs.push(TermNeed::Any(vec![
-            one("t", &[key, text]),
-            one("w", &[key]),
-        ]));
-        if !service.is_empty() && !operation.is_empty() {
-            needs.push(TermNeed::Any(vec![
-                TermNeed::Term(hashed_term("p", &[service, operation, key, text])),
-                TermNeed::Term(hashed_term("P", &[service, key, text])),
-                one("q", &[key]),
-                TermNeed::Term("p:*".into()),
+        let line = if tag.regex.is_some() {
+            needs.push(has(term("k", &[key])));
+            Need::any([line_need(key, text), regex_need(tag)])
+        } else {
+            needs.push(WordPlan::Any(vec![
+                has(term("t", &[key, text])),
+                has(term("w", &[key])),
             ]));
-        }
-        let line = line_need(key, text);
-        collect_words(&NeedlePlan::compile(&line).words, &mut needs);
+            if !service.is_empty() && !operation.is_empty() {
+                needs.push(WordPlan::Any(vec![
+                    has(hashed_term("p", &[service, operation, key, text])),
+                    has(hashed_term("P", &[service, key, text])),
+                    has(term("q", &[key])),
+                    has("p:*".into()),
+                ]));
+            }
+            line_need(key, text)
+        };
+        needs.push(words_need(&NeedlePlan::compile(&line).words));
         lines.push(line);
     }
     BlockNeed {
-        terms: TermNeed::All(needs),
+        words: WordPlan::all(needs),
         grams: NeedlePlan::compile(&Need::all(lines)),
+    }
+}
+
+fn has(term: String) -> WordPlan {
+    WordPlan::Word {
+        demand: WordDemand::Exact(term),
+        folded: false,
     }
 }
 
@@ -356,24 +349,23 @@ fn push_line(out: &mut String, key: &str, text: &str) {
     out.extend(["\n", key, ":", text, "\n"]);
 }
 
-/// Whole words of a conjunction; what is not that simple is left out.
-fn collect_words(plan: &WordPlan, needs: &mut Vec<TermNeed>) {
+/// Words of tags as terms. What does not ask for a whole word asks for nothing.
+fn words_need(plan: &WordPlan) -> WordPlan {
     match plan {
         WordPlan::Word {
             demand: WordDemand::Exact(word),
             ..
-        } => {
-            needs.push(TermNeed::Any(vec![
-                TermNeed::Term(term("x", &[word])),
-                TermNeed::Term(term("x", &[OVERFLOW_TERM])),
-            ]));
-        }
-        WordPlan::All(plans) => plans.iter().for_each(|p| collect_words(p, needs)),
-        _ => {}
+        } => WordPlan::Any(vec![
+            has(term("x", &[word])),
+            has(term("x", &[OVERFLOW_TERM])),
+        ]),
+        WordPlan::Word { .. } | WordPlan::Anything => WordPlan::Anything,
+        WordPlan::All(plans) => WordPlan::all(plans.iter().map(words_need).collect()),
+        WordPlan::Any(plans) => WordPlan::any(plans.iter().map(words_need).collect()),
     }
 }
 
-/// What every value that the expression matches holds.
+/// What the line of every tag holds that the expression matches.
 fn regex_need(tag: &TagMatcher) -> Need {
     use regex_syntax::hir::{Hir, HirKind};
 
@@ -395,14 +387,13 @@ fn regex_need(tag: &TagMatcher) -> Need {
 
 fn term(letter: &str, parts: &[&str]) -> String {
     let size: usize = parts.iter().map(|part| part.len() + 1).sum();
-    // The index keeps terms one per line.
-    if size > TERM_BYTES || parts.iter().any(|part| part.contains('\n')) {
+    if size > TERM_BYTES || parts.iter().any(|part| part.contains(char::is_whitespace)) {
         return hashed_term(letter, parts);
     }
     let mut term = String::with_capacity(letter.len() + size);
     term.push_str(letter);
     for (n, part) in parts.iter().enumerate() {
-        term.push(if n == 0 { ':' } else { '\0' });
+        term.push(if n == 0 { ':' } else { '\x1f' });
         term.push_str(part);
     }
     term
