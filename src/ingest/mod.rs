@@ -15,8 +15,6 @@ pub mod newest;
 pub mod rate;
 pub mod refusal;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::model::LogBatch;
@@ -144,7 +142,7 @@ pub struct IngestMetrics {
     bytes: Counter,
     body_bytes: Counter,
     streams: Counter,
-    refused: Arc<Family<Reason, Counter>>,
+    refused: Family<Reason, Counter>,
 }
 
 impl IngestMetrics {
@@ -154,9 +152,7 @@ impl IngestMetrics {
             bytes: metrics.counter("ingest_line_bytes", "Bytes of accepted log lines"),
             body_bytes: metrics.counter("ingest_body_bytes", "Bytes of pushes as received"),
             streams: metrics.counter("ingest_streams", "Streams of accepted pushes"),
-            refused: Arc::new(
-                metrics.refusals("ingest_refused_lines", "Log lines not accepted, by reason"),
-            ),
+            refused: metrics.refusals("ingest_refused_lines", "Log lines not accepted, by reason"),
         }
     }
 }

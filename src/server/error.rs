@@ -38,6 +38,14 @@ impl LokiError {
         }
     }
 
+    /// What may go well when it is tried again.
+    pub fn unavailable(text: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            text: text.into(),
+        }
+    }
+
     /// Tenancy is on, and the request names no tenant.
     pub fn no_tenant() -> Self {
         // With a newline, as the layer of Loki that says so always adds one.

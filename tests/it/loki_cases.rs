@@ -105,11 +105,11 @@ pub fn run_case(base_url: &str, case: &Case) -> Result<(), String> {
     run.check(&answer)
 }
 
-/// Runs all cases of a profile. Returns the ids of those that failed, with the reason.
-pub fn run_profile(base_url: &str, profile: Profile) -> Vec<(String, String)> {
+/// Runs all cases of a profile. Returns those that failed, with the reason.
+pub fn run_profile(base_url: &str, profile: Profile) -> Vec<(Case, String)> {
     let cases = all().into_iter().filter(|case| case.profile == profile);
     cases
-        .filter_map(|case| run_case(base_url, &case).err().map(|why| (case.id, why)))
+        .filter_map(|case| run_case(base_url, &case).err().map(|why| (case, why)))
         .collect()
 }
 
@@ -489,6 +489,28 @@ fn encoded(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// Against any server, such as a real Loki: our expectations can be wrong, too.
+#[test]
+#[ignore = "needs a server: LOKI_CASES_URL, and LOKI_CASES_PROFILE=default if it runs so"]
+fn the_cases_pass_on_a_server_of_your_choice() {
+    let url = std::env::var("LOKI_CASES_URL").expect("LOKI_CASES_URL is set");
+    let profile = match std::env::var("LOKI_CASES_PROFILE").as_deref() {
+        Ok("default") => Profile::Default,
+        _ => Profile::Plain,
+    };
+    let failed = run_profile(&url, profile);
+    let told: Vec<String> = failed
+        .iter()
+        .map(|(case, why)| format!("{} ({}): {why}", case.id, case.feature))
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} failed:\n{}",
+        failed.len(),
+        told.join("\n")
+    );
 }
 
 #[test]

@@ -116,7 +116,7 @@ pub enum DecodeError {
     #[error("{0}")]
     TooLarge(String),
     /// A request without a single stream.
-    #[error("at least one valid stream is required for ingestion")]
+    #[error("at least one valid stream is required")]
     NoStreams,
 }
 

@@ -163,6 +163,22 @@ pub fn index_stats(streams: u64, chunks: u64, bytes: u64, entries: u64) -> Vec<u
     .into_bytes()
 }
 
+/// Labels and how many values each has. With none, Loki leaves the key out.
+pub fn detected_labels<N: AsRef<str>>(labels: &[(N, usize)]) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    if !labels.is_empty() {
+        out.extend_from_slice(b"\"detectedLabels\":[");
+        comma_separated(&mut out, labels, |out, (name, cardinality)| {
+            out.extend_from_slice(b"{\"label\":");
+            json_text(out, name.as_ref());
+            print(out, format_args!(",\"cardinality\":{cardinality}}}"));
+        });
+        out.push(b']');
+    }
+    out.extend_from_slice(b"}\n");
+    out
+}
+
 /// A query in its canonical layout.
 pub fn formatted_query(query: &str) -> Vec<u8> {
     let mut out = b"{\"status\":\"success\",\"data\":".to_vec();
@@ -709,6 +725,11 @@ mod tests {
             b"{\"status\":\"success\",\"data\":[\"a\",\"b\\\"\"]}\n"
         );
         assert_eq!(series([]), b"{\"status\":\"success\",\"data\":[]}\n");
+        assert_eq!(detected_labels::<&str>(&[]), b"{}\n");
+        assert_eq!(
+            detected_labels(&[("a", 2)]),
+            b"{\"detectedLabels\":[{\"label\":\"a\",\"cardinality\":2}]}\n"
+        );
         let set = labels(&[("a", "1"), ("b", "2")]);
         assert_eq!(
             series([&set]),

@@ -74,19 +74,19 @@ pub async fn index_stats<S: LogSink, R: LogReader>(
     answer(find_stats(&api, request).await)
 }
 
-fn answer(body: Result<Vec<u8>, LokiError>) -> Response {
+pub(super) fn answer(body: Result<Vec<u8>, LokiError>) -> Response {
     body.map_or_else(IntoResponse::into_response, json)
 }
 
 /// What all these endpoints are asked for.
-struct Asked {
-    tenant: Arc<str>,
-    range: TimeRange,
-    params: Params,
+pub(super) struct Asked {
+    pub tenant: Arc<str>,
+    pub range: TimeRange,
+    pub params: Params,
 }
 
 impl Asked {
-    async fn read<S, R>(api: &Api<S, R>, request: Request) -> Result<Self, LokiError> {
+    pub async fn read<S, R>(api: &Api<S, R>, request: Request) -> Result<Self, LokiError> {
         let (headers, params) = Params::read(request).await?;
         let tenant = tenant(&api.options, &headers)?;
         let bounds = params.bounds(api.clock.now(), api.options.max_query_length)?;
@@ -98,7 +98,7 @@ impl Asked {
     }
 
     /// The selector of `query`, which may be left out.
-    fn selector(&self) -> Result<Vec<Matcher>, LokiError> {
+    pub fn selector(&self) -> Result<Vec<Matcher>, LokiError> {
         match self.params.query() {
             "" => Ok(Vec::new()),
             query => Ok(logql::parse_selector(query)?),

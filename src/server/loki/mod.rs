@@ -3,6 +3,7 @@
 //! Speaks HTTP and Loki's parameters; what is acceptable says `ingest`, what a query means
 //! says `logql`, how it runs says whoever implements [`LogReader`].
 
+mod detected;
 mod labels;
 mod params;
 mod push;
@@ -146,6 +147,11 @@ pub fn router<S: LogSink, R: LogReader>(api: Arc<Api<S, R>>) -> Router {
             "/loki/api/v1/index/stats",
             on(asked, labels::index_stats::<S, R>),
         )
+        .route(
+            "/loki/api/v1/detected_labels",
+            on(asked, detected::labels::<S, R>),
+        )
+        .route("/loki/api/v1/patterns", on(asked, no_patterns))
         .route("/api/prom/label", on(asked, labels::legacy_names::<S, R>))
         .route(
             "/api/prom/label/{name}/values",
@@ -170,6 +176,12 @@ pub async fn not_found() -> Response {
         ),
     ];
     (StatusCode::NOT_FOUND, headers, "404 page not found\n").into_response()
+}
+
+/// Without a pattern ingester Loki answers so, and clients take it for "switched off".
+async fn no_patterns() -> Response {
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, plain)]).into_response()
 }
 
 async fn build_info() -> Response {

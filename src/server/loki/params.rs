@@ -74,9 +74,7 @@ impl Params {
             }
         };
         if end < start {
-            return Err(LokiError::invalid(
-                "end timestamp must not be before start time",
-            ));
+            return Err(LokiError::invalid("end must not be before start"));
         }
         check_length(end.saturating_sub(start), max_length)?;
         Ok(Bounds { start, end })
@@ -95,10 +93,7 @@ impl Params {
             None => (length / SECOND / 250).max(1) * SECOND,
         };
         if step <= 0 {
-            return Err(LokiError::invalid(
-                "zero or negative query resolution step widths are not accepted; use a positive \
-                 step",
-            ));
+            return Err(LokiError::invalid("step must be positive"));
         }
         if length / step > MAX_POINTS {
             return Err(LokiError::invalid(format!(
@@ -134,7 +129,7 @@ impl Params {
             .map_err(|_| LokiError::invalid(format!("limit {text:?} is not a number")))?;
         match usize::try_from(limit) {
             Ok(limit) if limit > 0 => Ok(limit),
-            _ => Err(LokiError::invalid("limit must be a positive value")),
+            _ => Err(LokiError::invalid("limit must be positive")),
         }
     }
 
@@ -174,7 +169,7 @@ pub fn check_length(length: i64, max: Duration) -> Result<(), LokiError> {
     let max = i64::try_from(max.as_nanos()).unwrap_or(i64::MAX);
     if max > 0 && length > max {
         return Err(LokiError::invalid(format!(
-            "the query time range exceeds the limit (query length: {}, limit: {})",
+            "range of {} is longer than max_query_length ({}); ask for less at a time",
             shown_duration(length),
             shown_duration(max)
         )));
@@ -406,7 +401,10 @@ mod tests {
         assert!(error("end=x").contains("'end'"));
         assert!(error("since=1.5h").contains("'since'"));
         assert!(bounds("start=0&end=2595600").is_ok());
-        assert!(error("start=0&end=2595601").contains("query length: 30d1h1s, limit: 30d1h)"));
+        assert!(
+            error("start=0&end=2595601")
+                .contains("range of 30d1h1s is longer than max_query_length (30d1h)")
+        );
     }
 
     #[test]

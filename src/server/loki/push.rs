@@ -4,6 +4,7 @@
 //! bodies are decoded where they are read, large ones on the CPU pool.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -29,6 +30,9 @@ const INLINE_BYTES: usize = 256 << 10;
 
 /// Memory asked for at least, and asked for again when a body without a length grows.
 const BODY_STEP: usize = 64 << 10;
+
+/// A sender that stalls must not keep the memory taken for its body.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 
 pub async fn push_v1<S: LogSink, R: super::LogReader>(
     State(api): State<Arc<Api<S, R>>>,
@@ -143,10 +147,9 @@ async fn read_body<S, R>(api: &Api<S, R>, request: Request) -> Result<(Bytes, Pe
         memory_patience,
         ..
     } = api.options;
-    let too_large = || LokiError::too_large(format!("push is larger than {max} bytes"));
     let announced = announced_length(request.headers());
     if announced.is_some_and(|length| length > max as u64) {
-        return Err(too_large());
+        return Err(too_large(max));
     }
     let announced = announced.unwrap_or(0) as usize;
     let mut permit = api
@@ -154,7 +157,23 @@ async fn read_body<S, R>(api: &Api<S, R>, request: Request) -> Result<(Bytes, Pe
         .take(announced.max(BODY_STEP), memory_patience)
         .await?;
 
-    let mut body: Body = request.into_body();
+    let read = collect(request.into_body(), announced, max, &mut permit);
+    match tokio::time::timeout(READ_WITHIN, read).await {
+        Ok(body) => Ok((body?, permit)),
+        Err(_) => Err(LokiError::unavailable(format!(
+            "push was not received within {} s",
+            READ_WITHIN.as_secs()
+        ))),
+    }
+}
+
+/// Reads a body, growing `permit` where it is longer than announced.
+async fn collect(
+    mut body: Body,
+    announced: usize,
+    max: usize,
+    permit: &mut Permit,
+) -> Result<Bytes, LokiError> {
     // Small bodies come in one piece, which is then used as it is.
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
@@ -166,7 +185,7 @@ async fn read_body<S, R>(api: &Api<S, R>, request: Request) -> Result<(Bytes, Pe
         };
         let read = first.len().max(all.len()) + data.len();
         if read > max {
-            return Err(too_large());
+            return Err(too_large(max));
         }
         if read > permit.bytes() {
             permit.try_grow((read - permit.bytes()).max(BODY_STEP))?;
@@ -181,7 +200,11 @@ async fn read_body<S, R>(api: &Api<S, R>, request: Request) -> Result<(Bytes, Pe
             all.extend_from_slice(&data);
         }
     }
-    Ok((if all.is_empty() { first } else { all.freeze() }, permit))
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+fn too_large(max: usize) -> LokiError {
+    LokiError::too_large(format!("push is larger than {max} bytes"))
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<u64> {

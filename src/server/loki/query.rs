@@ -131,7 +131,7 @@ async fn query<S: LogSink, R: LogReader>(
         Expr::Log(_) => {
             check_limit(limit, &api.options)?;
             return Err(LokiError::invalid(
-                "log queries are not supported as an instant query type; use a range query type",
+                "log queries can't run as instant queries; use query_range",
             ));
         }
     };
@@ -234,8 +234,7 @@ fn check_limit(limit: usize, options: &Options) -> Result<(), LokiError> {
     let max = options.max_entries_limit;
     if max > 0 && limit > max {
         return Err(LokiError::invalid(format!(
-            "max entries limit per query exceeded, limit > max_entries_limit_per_query \
-             ({limit} > {max})"
+            "limit is above max_entries_limit_per_query ({limit} > {max})"
         )));
     }
     Ok(())

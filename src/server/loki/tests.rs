@@ -827,3 +827,18 @@ fn unknown_paths_and_wrong_methods_are_answered_as_loki_does() {
     assert_eq!(answer["version"], build::LOKI_VERSION);
     assert!(answer["goVersion"].is_string());
 }
+
+#[test]
+fn detected_labels_come_from_series_and_patterns_are_switched_off() {
+    let server = Server::new();
+    let answer = server.get("/loki/api/v1/detected_labels").json();
+    // Their only value is 1: a flag.
+    let wanted = json!({"detectedLabels": [
+        {"label": "a", "cardinality": 1}, {"label": "b", "cardinality": 1}]});
+    assert_eq!(answer, wanted);
+    server
+        .get("/loki/api/v1/detected_labels?query=%7B%7D")
+        .check_error(400, &["parse error"]);
+    let answer = server.get("/loki/api/v1/patterns?query=%7Ba%3D%221%22%7D");
+    assert_eq!((answer.status, &*answer.body), (404, ""));
+}
