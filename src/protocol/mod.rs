@@ -21,12 +21,18 @@ pub struct DecodeError {
 
 impl DecodeError {
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// The message ends before what it announces.
     pub fn truncated(at: usize) -> Self {
-        Self::new("truncated", format!("message ends at byte {at}, inside a value"))
+        Self::new(
+            "truncated",
+            format!("message ends at byte {at}, inside a value"),
+        )
     }
 
     /// The bytes break the rules of the encoding.
@@ -36,7 +42,10 @@ impl DecodeError {
 
     /// Structures inside structures, beyond what any client sends.
     pub fn too_deep() -> Self {
-        Self::new("too_deep", format!("nested deeper than {MAX_NESTING} levels"))
+        Self::new(
+            "too_deep",
+            format!("nested deeper than {MAX_NESTING} levels"),
+        )
     }
 }
 
