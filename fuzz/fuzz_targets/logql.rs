@@ -13,10 +13,9 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let printed = logql::format(&expr);
-    match logql::parse(&printed) {
-        Ok(again) => assert_eq!(logql::format(&again), printed, "{text}"),
-        // Folded numbers such as NaN, and `drop a` before `!= "x"`, have no text of their own.
-        Err(_) => {}
+    // Folded numbers such as NaN, and `drop a` before `!= ip("…")`, have no text of their own.
+    if let Ok(again) = logql::parse(&printed) {
+        assert_eq!(logql::format(&again), printed, "{text}");
     }
     if logql::check::pipeline(&expr).is_ok()
         && let logql::ast::Expr::Log(log) = &expr
@@ -24,6 +23,8 @@ fuzz_target!(|data: &[u8]| {
     {
         let mut runner = pipeline.runner();
         runner.bind(&Default::default());
-        let _ = runner.run(0, data, None).map(|mut outcome| outcome.labels());
+        let _ = runner
+            .run(0, data, None)
+            .map(|mut outcome| outcome.labels());
     }
 });
