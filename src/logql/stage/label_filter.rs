@@ -15,7 +15,7 @@ const FILTER_ERROR: &str = "LabelFilterErr";
 pub enum LabelTest {
     /// An absent label is compared as "".
     Text(NameId, Matcher),
-    /// The rest reject entries without the label, and let entries with an error through.
+    /// The rest reject entries without the label.
     Number(NameId, Compare, f64),
     Duration(NameId, Compare, i64),
     Bytes(NameId, Compare, u64),
@@ -121,9 +121,6 @@ fn compare<T: PartialOrd>(
     kind: &str,
     convert: impl Fn(&str) -> Option<T>,
 ) -> bool {
-    if entry.has_error() {
-        return true;
-    }
     let Some(value) = entry.label(name) else {
         return false;
     };
@@ -131,6 +128,11 @@ fn compare<T: PartialOrd>(
     match converted {
         Some(found) => op.holds(found, wanted),
         None => {
+            // The first error of an entry is the one that is told.
+            if entry.has_error() {
+                return true;
+            }
+            let value = entry.label(name).unwrap_or(b"");
             let text = String::from_utf8_lossy(value);
             let details = format!("label {}: {text:?} is not {kind}", entry.name(name));
             entry.set_error(FILTER_ERROR, &details);

@@ -183,8 +183,9 @@ fn label_filters_convert_values() {
     );
     check("| logfmt | v != ip(\"10.0.0.0/8\")", "v=none", "v=none");
     check("| logfmt | v != ip(\"10.0.0.0/8\")", "w=none", "-");
-    check("| json | v > 1", "x", "__error__=JSONParserErr");
-    check("| json | v > 1 | __error__=\"\"", "x", "-");
+    check("| json | v > 1", "x", "-");
+    check("| json | app > 1", "x", "__error__=JSONParserErr");
+    check("| logfmt | v > 1 or v > 2s | __error__=\"\"", "v=x", "-");
 }
 
 #[test]
