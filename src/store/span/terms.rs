@@ -379,9 +379,11 @@ fn regex_need(tag: &TagMatcher) -> Need {
             _ => Need::Anything,
         }
     }
-    // Deep expressions were refused when the matcher was made.
+    // With what surrounds the value, which bounds its words and numbers. The nesting is
+    // bounded by the parser.
+    let line = format!("\n{}:(?:{})\n", regex::escape(&tag.key), tag.text);
     regex_syntax::Parser::new()
-        .parse(&tag.text)
+        .parse(&line)
         .map_or(Need::Anything, |hir| need(&hir))
 }
 
