@@ -1,1 +1,39 @@
-fn main() {}
+//! Generates protobuf messages and gRPC services from `proto/`, without protoc.
+//!
+//! Messages go to `wire.rs` (included by `src/protocol/wire.rs`), services to
+//! `services/` (included by `src/server/grpc.rs`): protocols do not know tonic.
+
+use std::path::PathBuf;
+
+const FILES: [&str; 2] = ["jaeger_collector.proto", "otlp_collector.proto"];
+
+/// Packages whose messages `src/protocol/wire.rs` holds, and where there.
+const PACKAGES: [(&str, &str); 2] = [
+    (".jaeger.api_v2", "crate::protocol::wire::jaeger::api_v2"),
+    (
+        ".opentelemetry.proto",
+        "crate::protocol::wire::opentelemetry::proto",
+    ),
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+
+    prost_build::Config::new()
+        .bytes(["."])
+        .include_file("wire.rs")
+        .compile_fds(descriptors.clone())?;
+
+    let services = PathBuf::from(std::env::var("OUT_DIR")?).join("services");
+    std::fs::create_dir_all(&services)?;
+    let mut builder = tonic_prost_build::configure()
+        .build_transport(false)
+        .out_dir(services);
+    for (package, module) in PACKAGES {
+        builder = builder.extern_path(package, module);
+    }
+    builder.compile_fds(descriptors)?;
+    Ok(())
+}

@@ -48,6 +48,11 @@ impl Labels {
         self.0.len()
     }
 
+    /// Whether both are the same set in memory: cheaper than equality, and false more often.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

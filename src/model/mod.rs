@@ -3,6 +3,7 @@
 //! No I/O, no serde, no async, nothing of ours. Where two protocols meet, they meet here.
 
 pub mod labels;
+pub mod level;
 pub mod log;
 pub mod need;
 pub mod search;

@@ -1,0 +1,9 @@
+//! Decodes any bytes as an OTLP export as JSON; only a panic is a finding.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use watchpost::protocol::{SpanFormat, decode_spans};
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = decode_spans(SpanFormat::OtlpJson, bytes);
+});

@@ -1,0 +1,10 @@
+//! Decodes any bytes as Thrift binary, as message and as bare batch; only a panic is a finding.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use watchpost::protocol::{SpanFormat, decode_spans};
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = decode_spans(SpanFormat::ThriftBinaryMessage, bytes);
+    let _ = decode_spans(SpanFormat::ThriftBinaryBatch, bytes);
+});

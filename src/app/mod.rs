@@ -1,0 +1,445 @@
+//! Builds every part from the configuration, starts them, and stops them in reverse.
+
+mod readers;
+mod sinks;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use futures::FutureExt;
+
+use crate::config::{self, Config, Loaded};
+use crate::ingest::limits::LogLimits;
+use crate::ingest::{Admission, Discovery, Ingest, IngestMetrics};
+use crate::protocol::loki::push::DecodeLimits;
+use crate::query::{Querier, QueryLimits};
+use crate::runtime::clock::Clock;
+use crate::runtime::permits::Budget;
+use crate::runtime::pool::Pool;
+use crate::runtime::shutdown;
+use crate::server::admin::{self, Admin, Readiness};
+use crate::server::http::{HttpMetrics, layers};
+use crate::server::jaeger::{agent, collector, sampling};
+use crate::server::signals::{Asked, Signals};
+use crate::server::spans::SpanMetrics;
+use crate::server::{self, Listeners, loki, notify, otlp};
+use crate::source::files::{FilesMetrics, FollowOptions, Follower};
+use crate::store::{self, Durability, Store};
+use crate::telemetry::log;
+use crate::telemetry::metrics::{Gauge, Metrics};
+use sinks::StoreSink;
+
+/// The disk failed a promise (`EX_IOERR`): start again and recover by replay.
+const EXIT_IO: i32 = 74;
+/// Threads for sockets. CPU work runs on the pool.
+const SOCKET_THREADS: usize = 2;
+/// Threads for sealing and scanning at most: one per core of a small machine.
+const MAX_POOL_THREADS: usize = 4;
+/// A stop that takes longer is given up; the journal has everything.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Prints what a data directory holds.
+pub fn inspect(path: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    out.write_all(store::inspect::describe(path)?.as_bytes())?;
+    Ok(())
+}
+
+/// Runs the server until it is told to stop.
+pub fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    use_two_arenas();
+    let config = &loaded.config;
+    log::init(&config.log.level, config.log.format)
+        .map_err(|e| anyhow::anyhow!("log.level: {e}"))?;
+    fail_points();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(SOCKET_THREADS)
+        .thread_name("sockets")
+        // What blocks runs on threads of its own; this bounds what axum might start.
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let result = runtime.block_on(run(loaded));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// With glibc's default of eight arenas per core memory freed by one thread is not found by
+/// another: twice the memory (docs/benchmarks.md).
+fn use_two_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two integers, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+    }
+}
+
+/// Test builds take fail points from the environment (FAILPOINTS=name=action).
+fn fail_points() {
+    if fail::has_failpoints() {
+        // Lives as long as the process: dropping it would switch them off again.
+        std::mem::forget(fail::FailScenario::setup());
+    }
+}
+
+async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    let Loaded { config, effective, file } = loaded;
+    match &file {
+        Some(file) => tracing::info!(file = %file.display(), "configuration read"),
+        None => tracing::info!("no configuration file: defaults and environment"),
+    }
+    let mut signals = Signals::listen().context("listening for signals")?;
+    let mut listeners = bind(&config)?;
+
+    let clock = Clock::system();
+    let metrics = Metrics::default();
+    let budget = Budget::new(usize::try_from(config.memory.limit).unwrap_or(usize::MAX));
+    warn_of_cgroup(budget.limit());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let pool = Pool::new(threads.min(MAX_POOL_THREADS)).context("starting threads")?;
+    let store = open_store(&config, &clock, &pool, &budget, &metrics)?;
+
+    let limits = log_limits(&config);
+    let discovery = Discovery::of(config.loki.discover_service_name.clone());
+    let sink = StoreSink {
+        store: store.clone(),
+        memory: budget.account("ingest"),
+        files_admission: Arc::new(Admission::new(limits.clone(), discovery.clone())),
+        clock: clock.clone(),
+    };
+    let querier = Querier::new(
+        store.clone(),
+        pool.clone(),
+        QueryLimits {
+            timeout: config.loki.limits.query_timeout,
+            max_series: to_usize(config.loki.limits.max_query_series),
+            concurrent: 2 * pool.threads(),
+            max_result_bytes: budget.limit() / 5,
+            discover_levels: config.loki.discover_log_levels,
+        },
+        &budget,
+        &metrics,
+    );
+    let http = HttpMetrics::new(&metrics);
+    let (trigger, shutdown) = shutdown::channel();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let gauges = MemoryGauges::new(&metrics, &budget);
+
+    let admin = Arc::new(Admin {
+        readiness: readiness(&store, &stopping),
+        metrics: metrics.clone(),
+        before_metrics: Box::new({
+            let budget = budget.clone();
+            move || gauges.update(&budget)
+        }),
+        flush: Box::new({
+            let store = store.clone();
+            move || {
+                let store = store.clone();
+                async move { store.flush().await.map_err(|e| e.to_string()) }.boxed()
+            }
+        }),
+        config: effective,
+    });
+    let max_push = to_usize(config.loki.limits.max_body_size);
+    let api = Arc::new(loki::Api {
+        ingest: Ingest::new(
+            Admission::new(limits, discovery),
+            sink.clone(),
+            clock.clone(),
+            IngestMetrics::new(&metrics),
+        ),
+        reader: querier.clone(),
+        options: loki::Options {
+            tenancy: config.loki.tenancy,
+            max_push_bytes: max_push,
+            decode: DecodeLimits { max_text: max_push, max_parts: max_push },
+            max_entries_limit: to_usize(config.loki.limits.max_entries_limit_per_query),
+            max_query_length: config.loki.limits.max_query_length,
+            max_query_series: to_usize(config.loki.limits.max_query_series),
+            ..loki::Options::default()
+        },
+        pool: pool.clone(),
+        clock: clock.clone(),
+        memory: budget.account("ingest"),
+    });
+    let sink = Arc::new(sink);
+    let spans = SpanMetrics::new(&metrics);
+    let strategies = sampling::Strategies::new(sampling::SamplingOptions::default());
+    let strategies = Arc::new(strategies.map_err(anyhow::Error::msg)?);
+    let collector = collector::CollectorOptions::default();
+    let otlp_options = otlp::OtlpOptions::default();
+    let routers: [(&'static str, Router); 6] = [
+        ("loki.listen", loki::router(api).merge(admin::router(admin))),
+        ("jaeger.agent.sampling", sampling::router(strategies.clone())),
+        (
+            "jaeger.collector.http",
+            collector::router(sink.clone(), spans.clone(), strategies.clone(), &collector),
+        ),
+        (
+            "jaeger.collector.grpc",
+            collector::service(sink.clone(), spans.clone(), strategies, &collector),
+        ),
+        ("otlp.http", otlp::router(sink.clone(), spans.clone(), &otlp_options)),
+        ("otlp.grpc", otlp::service(sink.clone(), spans.clone(), &otlp_options)),
+    ];
+    let addresses = listeners.addresses();
+    let mut tasks = Vec::new();
+    for (key, router) in routers {
+        let router = layers(router, key, max_push, &http);
+        tasks.extend(listeners.serve(key, router, shutdown.clone()));
+    }
+    for (key, encoding) in [
+        ("jaeger.agent.compact", agent::Encoding::Compact),
+        ("jaeger.agent.binary", agent::Encoding::Binary),
+    ] {
+        if let Some(socket) = listeners.take_udp(key) {
+            let (sink, spans, shutdown) = (sink.clone(), spans.clone(), shutdown.clone());
+            tasks.push(tokio::spawn(async move {
+                agent::run_agent(socket, encoding, sink, spans, shutdown).await;
+            }));
+        }
+    }
+    for (key, address) in addresses {
+        tracing::info!(%address, "listening: {key}");
+    }
+    notify::ready("accepting pushes");
+    tokio::spawn(notify::watchdog(|| true, shutdown.clone()));
+
+    let follower = follow_files(&config, &store, sink, &clock, &metrics).await?;
+    loop {
+        match signals.next().await {
+            Asked::Stop => break,
+            Asked::Flush => match store.flush().await {
+                Ok(()) => tracing::info!("flushed"),
+                Err(error) => tracing::error!("flush failed: {error}"),
+            },
+            Asked::Reload => {
+                tracing::warn!("SIGHUP: the configuration is read at start only; restart instead");
+            }
+        }
+    }
+    tracing::info!("stopping");
+    stopping.store(true, Ordering::Relaxed);
+    notify::stopping();
+    trigger.fire();
+    let stop = async {
+        if let Some(follower) = follower {
+            // A thread that reads files: it ends after the batch in hand.
+            let _ = tokio::task::spawn_blocking(move || follower.stop()).await;
+        }
+        for task in tasks {
+            let _ = task.await;
+        }
+        let stopped = tokio::task::spawn_blocking(move || store.stop()).await;
+        pool.stop();
+        stopped
+    };
+    tokio::select! {
+        stopped = tokio::time::timeout(STOP_PATIENCE, stop) => match stopped {
+            Ok(Ok(Ok(()))) => {
+                tracing::info!("stopped");
+                Ok(ExitCode::SUCCESS)
+            }
+            Ok(Ok(Err(error))) => Err(error.into()),
+            Ok(Err(panic)) => Err(panic.into()),
+            Err(_) => {
+                tracing::warn!("stopping takes too long: ending now, the journal has everything");
+                Ok(ExitCode::SUCCESS)
+            }
+        },
+        _ = signals.next() => {
+            tracing::warn!("told to stop a second time: ending now, the journal has everything");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn bind(config: &Config) -> anyhow::Result<Listeners> {
+    let jaeger = &config.jaeger;
+    let tcp = [
+        ("loki.listen", config.loki.listen),
+        ("jaeger.agent.sampling", jaeger.agent_sampling),
+        ("jaeger.collector.http", jaeger.collector_http),
+        ("jaeger.collector.grpc", jaeger.collector_grpc),
+        ("jaeger.query.http", jaeger.query_http),
+        ("otlp.http", config.otlp.http),
+        ("otlp.grpc", config.otlp.grpc),
+    ];
+    let udp = [
+        ("jaeger.agent.compact", jaeger.agent_compact),
+        ("jaeger.agent.binary", jaeger.agent_binary),
+    ];
+    Ok(Listeners::bind(&tcp, &udp, server::Options::default())?)
+}
+
+fn open_store(
+    config: &Config,
+    clock: &Clock,
+    pool: &Pool,
+    budget: &Budget,
+    metrics: &Metrics,
+) -> anyhow::Result<Store> {
+    let options = store::Options {
+        path: config.storage.path.clone(),
+        durability: match config.storage.durability {
+            config::Durability::Sync => Durability::Sync,
+            config::Durability::Flush => Durability::Flush,
+        },
+        retention: config.storage.retention,
+        min_free_bytes: config.storage.min_free_bytes,
+        decoder: Arc::new(sinks::decode_record),
+        on_failure: Arc::new(|error| {
+            // Going on would mean acknowledging what may be lost.
+            tracing::error!("fatal: {error}; ending, the next start replays the journal");
+            std::process::exit(EXIT_IO);
+        }),
+        clock: clock.clone(),
+        pool: pool.clone(),
+        budget: budget.clone(),
+        metrics: metrics.clone(),
+    };
+    Store::open(options)
+        .with_context(|| format!("storage.path {}", config.storage.path.display()))
+}
+
+fn log_limits(config: &Config) -> LogLimits {
+    let l = &config.loki.limits;
+    let defaults = LogLimits::default();
+    // What retention would drop at once is refused instead.
+    let max_age = match (l.reject_old_samples_max_age, config.storage.retention) {
+        (Some(age), Some(retention)) => Some(age.min(retention)),
+        (age, retention) => age.or(retention),
+    };
+    LogLimits {
+        max_line_size: to_usize(l.max_line_size),
+        max_label_names: to_usize(l.max_label_names_per_series),
+        max_label_name_length: to_usize(l.max_label_name_length),
+        max_label_value_length: to_usize(l.max_label_value_length),
+        reject_older_than: max_age,
+        creation_grace_period: Some(l.creation_grace_period),
+        ingestion_rate: l.ingestion_rate_mb << 20,
+        per_stream_rate: l.per_stream_rate,
+        max_streams: to_usize(l.max_streams),
+        ..defaults
+    }
+}
+
+fn readiness(
+    store: &Store,
+    stopping: &Arc<AtomicBool>,
+) -> Box<dyn Fn() -> Readiness + Send + Sync> {
+    let (store, stopping) = (store.clone(), stopping.clone());
+    Box::new(move || {
+        if stopping.load(Ordering::Relaxed) {
+            return Readiness::NotReady("shutting down".into());
+        }
+        let mut degraded = store.degraded();
+        if !store.is_recovered() {
+            degraded.push("replaying the journal: queries may miss lines".into());
+        }
+        if store.is_full() {
+            degraded.push("the disk is nearly full: nothing is accepted".into());
+        }
+        Readiness::Ready { degraded }
+    })
+}
+
+/// Starts to follow files, once their positions are known.
+async fn follow_files(
+    config: &Config,
+    store: &Store,
+    sink: Arc<StoreSink>,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<Follower>> {
+    if config.files.is_empty() {
+        return Ok(None);
+    }
+    while !store.is_recovered() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let options = FollowOptions {
+        max_line_size: to_usize(config.loki.limits.max_line_size),
+        ..FollowOptions::default()
+    };
+    let follower = Follower::start(
+        &config.files,
+        options,
+        sink,
+        clock.clone(),
+        FilesMetrics::new(metrics),
+        tokio::runtime::Handle::current(),
+    );
+    Ok(Some(follower.context("[[files]]")?))
+}
+
+/// Says so when the machine gives less than the budget wants.
+fn warn_of_cgroup(limit: usize) {
+    for file in ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.high"] {
+        let Ok(text) = std::fs::read_to_string(file) else { continue };
+        if let Ok(bytes) = text.trim().parse::<u64>()
+            && bytes < limit as u64 + (limit as u64) / 4
+        {
+            tracing::warn!(
+                bytes,
+                limit,
+                "{file} leaves too little for memory.limit; lower memory.limit to {}",
+                bytes * 4 / 5
+            );
+        }
+    }
+}
+
+type ByAccount = [(&'static str, &'static str); 1];
+
+/// Who holds what of the memory budget.
+struct MemoryGauges {
+    used: crate::telemetry::metrics::Family<ByAccount, Gauge>,
+    peak: crate::telemetry::metrics::Family<ByAccount, Gauge>,
+    resident: Gauge,
+}
+
+impl MemoryGauges {
+    fn new(metrics: &Metrics, budget: &Budget) -> Self {
+        let limit = metrics.gauge("memory_limit_bytes", "The memory budget");
+        limit.set(i64::try_from(budget.limit()).unwrap_or(i64::MAX));
+        Self {
+            used: metrics.register(
+                "memory_used_bytes",
+                "What each account holds of the budget",
+                crate::telemetry::metrics::Family::default(),
+            ),
+            peak: metrics.register(
+                "memory_peak_bytes",
+                "What each account held at most",
+                crate::telemetry::metrics::Family::default(),
+            ),
+            resident: metrics
+                .gauge("process_resident_memory_bytes", "Memory that the process occupies"),
+        }
+    }
+
+    fn update(&self, budget: &Budget) {
+        for usage in budget.usage() {
+            let account = [("account", usage.account)];
+            self.used.get_or_create(&account).set(usage.used as i64);
+            self.peak.get_or_create(&account).set(usage.peak as i64);
+        }
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: Option<i64> = statm.split(' ').nth(1).and_then(|n| n.parse().ok());
+        self.resident.set(pages.unwrap_or(0) * 4096);
+    }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,60 @@
+//! Who answers the servers' questions: the querier, in the servers' words.
+
+use std::sync::Arc;
+
+use crate::model::{Labels, Matcher, TimeRange};
+use crate::query::{
+    IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
+};
+use crate::server::loki::LogReader;
+
+impl LogReader for Querier {
+    async fn logs(&self, tenant: &Arc<str>, query: LogQuery) -> Result<LogAnswer, QueryError> {
+        Querier::logs(self, tenant, query).await
+    }
+
+    async fn metric(
+        &self,
+        tenant: &Arc<str>,
+        query: MetricQuery,
+    ) -> Result<MetricAnswer, QueryError> {
+        Querier::metric(self, tenant, query).await
+    }
+
+    async fn label_names(
+        &self,
+        tenant: &Arc<str>,
+        range: TimeRange,
+        matchers: &[Matcher],
+    ) -> Result<Vec<Arc<str>>, QueryError> {
+        Querier::label_names(self, tenant, range, matchers).await
+    }
+
+    async fn label_values(
+        &self,
+        tenant: &Arc<str>,
+        name: &str,
+        range: TimeRange,
+        matchers: &[Matcher],
+    ) -> Result<Vec<Arc<str>>, QueryError> {
+        Querier::label_values(self, tenant, name, range, matchers).await
+    }
+
+    async fn series(
+        &self,
+        tenant: &Arc<str>,
+        range: TimeRange,
+        selectors: Vec<Vec<Matcher>>,
+    ) -> Result<Vec<Labels>, QueryError> {
+        Querier::series(self, tenant, range, selectors).await
+    }
+
+    async fn index_stats(
+        &self,
+        tenant: &Arc<str>,
+        matchers: Vec<Matcher>,
+        range: TimeRange,
+    ) -> Result<IndexStats, QueryError> {
+        Querier::index_stats(self, tenant, matchers, range).await
+    }
+}

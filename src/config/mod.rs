@@ -1,0 +1,588 @@
+//! What the operator wants: defaults, then a file, then the environment, then flags.
+//!
+//! C1. Every error names where the value was written, the key, and what is allowed.
+//! C2. Nothing unknown is accepted: a misspelt key is an error, with a suggestion.
+//! C3. A [`Config`] is complete and consistent; whoever has one need not check again.
+
+pub mod file;
+pub mod keys;
+pub mod units;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::source::files::{FilesOptions, StartAt};
+use crate::telemetry::log::Format;
+use file::File;
+use keys::{Fallback, KEYS, Key, Written};
+
+/// Where a file is looked for when none is named, in this order.
+const SEARCH: [&str; 2] = ["config.toml", "/etc/watchpost/config.toml"];
+
+/// Environment variables of ours begin so; `__` stands for the dots of a key.
+const ENVIRONMENT: &str = "WATCHPOST__";
+
+/// Everything an operator can set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub storage: Storage,
+    pub memory: Memory,
+    pub log: Log,
+    pub loki: Loki,
+    pub jaeger: Jaeger,
+    pub otlp: Otlp,
+    pub files: Vec<FilesOptions>,
+}
+
+/// What a 2xx promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The journal record is on the disk.
+    Sync,
+    /// The kernel has it; the disk within 200 ms.
+    Flush,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Storage {
+    pub path: PathBuf,
+    pub durability: Durability,
+    /// `None`: by size only.
+    pub retention: Option<Duration>,
+    pub max_bytes: Option<u64>,
+    pub min_free_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    pub limit: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// An EnvFilter text.
+    pub level: String,
+    pub format: Format,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loki {
+    pub listen: Option<SocketAddr>,
+    pub tenancy: bool,
+    pub discover_service_name: Vec<String>,
+    pub discover_log_levels: bool,
+    pub limits: LokiLimits,
+}
+
+/// Names and meanings of Loki's `limits_config`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LokiLimits {
+    /// Of a push, compressed and decompressed each.
+    pub max_body_size: u64,
+    pub max_line_size: u64,
+    pub max_label_names_per_series: u64,
+    pub max_label_name_length: u64,
+    pub max_label_value_length: u64,
+    /// `None`: any age is accepted.
+    pub reject_old_samples_max_age: Option<Duration>,
+    pub creation_grace_period: Duration,
+    /// MB per second and tenant; 0: no limit.
+    pub ingestion_rate_mb: u64,
+    /// Bytes per second and stream; 0: no limit.
+    pub per_stream_rate: u64,
+    pub max_streams: u64,
+    pub max_entries_limit_per_query: u64,
+    pub max_query_length: Duration,
+    pub max_query_series: u64,
+    pub query_timeout: Duration,
+}
+
+/// Addresses of what Jaeger's agent, collector and query service listen on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jaeger {
+    pub agent_compact: Option<SocketAddr>,
+    pub agent_binary: Option<SocketAddr>,
+    pub agent_sampling: Option<SocketAddr>,
+    pub collector_grpc: Option<SocketAddr>,
+    pub collector_http: Option<SocketAddr>,
+    pub query_http: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Otlp {
+    pub grpc: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+}
+
+/// A configuration and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// The same as TOML, defaults included.
+    pub effective: String,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+}
+
+/// One thing wrong, and where it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `config.toml:12`, `WATCHPOST__STORAGE__PATH`, `--storage-path`.
+    pub place: String,
+    /// "" when it is about no key.
+    pub key: String,
+    pub message: String,
+}
+
+/// Everything wrong, one per line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+/// A value given on the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The flag as typed, for errors.
+    pub name: String,
+    pub key: String,
+    pub value: String,
+}
+
+impl Config {
+    /// Reads the file (`path`, or the first of the usual places that exists), then lays
+    /// `environment` and `flags` over it.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+    ) -> Result<Loaded, ConfigErrors> {
+        let found = match path {
+            Some(path) => Some(path.to_path_buf()),
+            None => SEARCH.iter().map(PathBuf::from).find(|p| p.exists()),
+        };
+        let text = match &found {
+            Some(path) => std::fs::read_to_string(path).map_err(|e| {
+                let message = format!("can't be read: {e}");
+                ConfigErrors::one(path.display().to_string(), "", message)
+            })?,
+            None => String::new(),
+        };
+        let file = found.as_deref().map(|path| (path, text.as_str()));
+        let (config, effective) = Self::merge(file, environment, flags)?;
+        Ok(Loaded {
+            config,
+            effective,
+            file: found,
+        })
+    }
+
+    fn merge(
+        file: Option<(&Path, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+    ) -> Result<(Self, String), ConfigErrors> {
+        let mut errors = file.map_or_else(Vec::new, |(path, text)| file::check(path, text));
+        let mut overrides: Vec<(&'static Key, Written)> = Vec::new();
+        let variables = environment.into_iter().filter_map(|(name, value)| {
+            let key = name
+                .strip_prefix(ENVIRONMENT)?
+                .to_lowercase()
+                .replace("__", ".");
+            Some((name, key, value))
+        });
+        let flags = flags
+            .iter()
+            .map(|f| (f.name.clone(), f.key.clone(), f.value.clone()));
+        // A later value replaces an earlier one: flags come behind the environment.
+        for (place, path, value) in variables.chain(flags) {
+            let mut add = |message| {
+                errors.push(ConfigError {
+                    place: place.clone(),
+                    key: path.clone(),
+                    message,
+                });
+            };
+            match Key::find(&path) {
+                Some(key) => {
+                    let written = key.read(&value);
+                    match key.check(&written) {
+                        Ok(()) => overrides.push((key, written)),
+                        Err(message) => add(message),
+                    }
+                }
+                None if path == "files" || path.starts_with("files.") => {
+                    add("[[files]] can be given in a file only".into());
+                }
+                None => add(file::unknown(&path)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        let merged = layer(file.map_or("", |(_, text)| text), &overrides).map_err(|e| {
+            let place = file.map_or("configuration".into(), |(p, _)| p.display().to_string());
+            ConfigErrors::one(place, "", e.to_string())
+        })?;
+        let effective = toml::to_string(&merged)
+            .map_err(|e| ConfigErrors::one("configuration".into(), "", e.to_string()))?;
+        let place = file.map_or("configuration".into(), |(p, _)| p.display().to_string());
+        let config = Self::resolve(merged)
+            .map_err(|(key, message)| ConfigErrors::one(place, key, message))?;
+        Ok((config, effective))
+    }
+
+    /// From texts to values, and what must hold between them.
+    fn resolve(file: File) -> Result<Self, (&'static str, String)> {
+        // Exhaustive, here and below: a key that nobody uses does not compile.
+        let File {
+            storage,
+            memory,
+            log,
+            loki,
+            jaeger,
+            otlp,
+            zipkin,
+            files,
+        } = file;
+        let file::Storage {
+            path,
+            durability,
+            retention,
+            max_bytes,
+            min_free_bytes,
+        } = storage;
+        if path.is_empty() {
+            return Err(("storage.path", "is empty; name a directory".into()));
+        }
+        let storage = Storage {
+            path: path.into(),
+            durability: if durability == "sync" {
+                Durability::Sync
+            } else {
+                Durability::Flush
+            },
+            retention: optional_duration("storage.retention", &retention)?,
+            max_bytes: match max_bytes.as_str() {
+                "" => None,
+                text => Some(size("storage.max_bytes", text)?),
+            },
+            min_free_bytes: size("storage.min_free_bytes", &min_free_bytes)?,
+        };
+        if storage
+            .retention
+            .is_some_and(|r| r < Duration::from_secs(24 * 3600))
+        {
+            let message = "is less than a day, and whole days are dropped; use 1d or more";
+            return Err(("storage.retention", message.into()));
+        }
+        let file::Memory { limit } = memory;
+        let memory = Memory {
+            limit: size("memory.limit", &limit)?,
+        };
+        if memory.limit < MEMORY_MIN {
+            let message = format!("{limit:?} is too little to work with; use 64MiB or more");
+            return Err(("memory.limit", message));
+        }
+        let file::Log { level, format } = log;
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
+            let message = format!("{level:?}: {error}; use error, warn, info, debug or trace");
+            return Err(("log.level", message));
+        }
+        let format = if format == "json" {
+            Format::Json
+        } else {
+            Format::Text
+        };
+        let file::Jaeger {
+            agent,
+            collector,
+            query,
+        } = jaeger;
+        let file::JaegerAgent {
+            compact,
+            binary,
+            zipkin: agent_zipkin,
+            sampling,
+        } = agent;
+        let file::JaegerCollector {
+            grpc: collector_grpc,
+            http: collector_http,
+            admin,
+        } = collector;
+        let file::JaegerQuery {
+            http: query_http,
+            grpc: query_grpc,
+            ui_dir,
+        } = query;
+        let file::Zipkin {
+            listen: zipkin_listen,
+        } = zipkin;
+        // Checked to be "" by their kind; what they will mean comes with a later version.
+        let _ = (agent_zipkin, admin, query_grpc, ui_dir, zipkin_listen);
+        let file::Otlp {
+            grpc: otlp_grpc,
+            http: otlp_http,
+        } = otlp;
+        let config = Self {
+            storage,
+            memory,
+            log: Log { level, format },
+            loki: resolve_loki(loki)?,
+            jaeger: Jaeger {
+                agent_compact: address("jaeger.agent.compact", &compact)?,
+                agent_binary: address("jaeger.agent.binary", &binary)?,
+                agent_sampling: address("jaeger.agent.sampling", &sampling)?,
+                collector_grpc: address("jaeger.collector.grpc", &collector_grpc)?,
+                collector_http: address("jaeger.collector.http", &collector_http)?,
+                query_http: address("jaeger.query.http", &query_http)?,
+            },
+            otlp: Otlp {
+                grpc: address("otlp.grpc", &otlp_grpc)?,
+                http: address("otlp.http", &otlp_http)?,
+            },
+            files: files.into_iter().map(resolve_files).collect(),
+        };
+        config.check_addresses()?;
+        Ok(config)
+    }
+
+    /// Two listeners on one address would fail later, with a message less clear.
+    fn check_addresses(&self) -> Result<(), (&'static str, String)> {
+        let Jaeger {
+            agent_compact,
+            agent_binary,
+            agent_sampling,
+            collector_grpc,
+            collector_http,
+            query_http,
+        } = &self.jaeger;
+        let Otlp { grpc, http } = &self.otlp;
+        let tcp = [
+            ("loki.listen", &self.loki.listen),
+            ("jaeger.agent.sampling", agent_sampling),
+            ("jaeger.collector.grpc", collector_grpc),
+            ("jaeger.collector.http", collector_http),
+            ("jaeger.query.http", query_http),
+            ("otlp.grpc", grpc),
+            ("otlp.http", http),
+        ];
+        let udp = [
+            ("jaeger.agent.compact", agent_compact),
+            ("jaeger.agent.binary", agent_binary),
+        ];
+        for group in [tcp.as_slice(), udp.as_slice()] {
+            for (i, (key, address)) in group.iter().enumerate() {
+                // Port 0 is a free one, chosen by the kernel for each.
+                let Some(address) = address.filter(|a| a.port() != 0) else {
+                    continue;
+                };
+                if let Some((other, _)) = group[..i].iter().find(|(_, a)| **a == Some(address)) {
+                    let message = format!("{address} is the address of {other} as well");
+                    return Err((key, message));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Below this not even the fixed parts fit.
+const MEMORY_MIN: u64 = 64 << 20;
+
+type Resolved<T> = Result<T, (&'static str, String)>;
+
+fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
+    let file::Loki {
+        listen,
+        tenancy,
+        discover_service_name,
+        discover_log_levels,
+        limits,
+    } = loki;
+    let file::LokiLimits {
+        max_body_size,
+        max_line_size,
+        max_label_names_per_series,
+        max_label_name_length,
+        max_label_value_length,
+        reject_old_samples_max_age,
+        creation_grace_period,
+        ingestion_rate_mb,
+        per_stream_rate,
+        max_streams,
+        max_entries_limit_per_query,
+        max_query_length,
+        max_query_series,
+        query_timeout,
+    } = limits;
+    let limits = LokiLimits {
+        max_body_size: size("loki.limits.max_body_size", &max_body_size)?,
+        max_line_size: size("loki.limits.max_line_size", &max_line_size)?,
+        max_label_names_per_series,
+        max_label_name_length,
+        max_label_value_length,
+        reject_old_samples_max_age: optional_duration(
+            "loki.limits.reject_old_samples_max_age",
+            &reject_old_samples_max_age,
+        )?,
+        creation_grace_period: duration(
+            "loki.limits.creation_grace_period",
+            &creation_grace_period,
+        )?,
+        ingestion_rate_mb,
+        per_stream_rate: size("loki.limits.per_stream_rate", &per_stream_rate)?,
+        max_streams,
+        max_entries_limit_per_query,
+        max_query_length: duration("loki.limits.max_query_length", &max_query_length)?,
+        max_query_series,
+        query_timeout: duration("loki.limits.query_timeout", &query_timeout)?,
+    };
+    // Offsets within a message are 32 bits wide.
+    if limits.max_body_size > 1 << 30 || limits.max_body_size == 0 {
+        let message = format!("{max_body_size:?} is not between 1B and 1GiB");
+        return Err(("loki.limits.max_body_size", message));
+    }
+    if limits.max_line_size > limits.max_body_size || limits.max_line_size == 0 {
+        let message = format!("{max_line_size:?} is not between 1B and max_body_size");
+        return Err(("loki.limits.max_line_size", message));
+    }
+    if limits.query_timeout.is_zero() {
+        return Err((
+            "loki.limits.query_timeout",
+            "is 0: no query could be answered".into(),
+        ));
+    }
+    Ok(Loki {
+        listen: address("loki.listen", &listen)?,
+        tenancy,
+        discover_service_name,
+        discover_log_levels,
+        limits,
+    })
+}
+
+fn resolve_files(files: file::Files) -> FilesOptions {
+    let file::Files {
+        paths,
+        exclude,
+        start,
+        labels,
+    } = files;
+    FilesOptions {
+        paths,
+        exclude,
+        labels: labels.into_iter().collect(),
+        start: if start == "end" {
+            StartAt::End
+        } else {
+            StartAt::Beginning
+        },
+    }
+}
+
+fn size(key: &'static str, text: &str) -> Resolved<u64> {
+    units::parse_size(text).ok_or_else(|| (key, format!("{text:?} is not {}", units::SIZE_FORM)))
+}
+
+fn duration(key: &'static str, text: &str) -> Resolved<Duration> {
+    units::parse_duration(text)
+        .ok_or_else(|| (key, format!("{text:?} is not {}", units::DURATION_FORM)))
+}
+
+/// "" and 0 mean that there is no limit.
+fn optional_duration(key: &'static str, text: &str) -> Resolved<Option<Duration>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    duration(key, text).map(|d| (!d.is_zero()).then_some(d))
+}
+
+fn address(key: &'static str, text: &str) -> Resolved<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    parse_address(text)
+        .map(Some)
+        .map_err(|message| (key, message))
+}
+
+/// `127.0.0.1:3100`, `[::1]:3100`, `localhost:3100`, or `:3100` for all addresses.
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let full = match text.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => text.to_owned(),
+    };
+    let port_is_number = full
+        .rsplit_once(':')
+        .is_some_and(|(_, p)| p.parse::<u16>().is_ok());
+    let wrong =
+        || format!("{text:?} is not an address such as \"127.0.0.1:3100\", or \"\" for none");
+    if !port_is_number {
+        return Err(wrong());
+    }
+    full.to_socket_addrs()
+        .ok()
+        .and_then(|mut all| all.next())
+        .ok_or_else(wrong)
+}
+
+/// Defaults, then the file, then `overrides`; all of them checked before.
+fn layer(text: &str, overrides: &[(&'static Key, Written)]) -> Result<File, config::ConfigError> {
+    let mut builder = config::Config::builder();
+    for key in KEYS {
+        builder = match key.default {
+            Fallback::Text(text) => builder.set_default(key.path, text)?,
+            Fallback::Bool(value) => builder.set_default(key.path, value)?,
+            Fallback::Number(number) => builder.set_default(key.path, number)?,
+            Fallback::Names(names) => builder.set_default(key.path, names.to_vec())?,
+        };
+    }
+    builder = builder.add_source(config::File::from_str(text, config::FileFormat::Toml));
+    for (key, value) in overrides {
+        builder = match value {
+            Written::Text(text) => builder.set_override(key.path, text.as_str())?,
+            Written::Bool(value) => builder.set_override(key.path, *value)?,
+            Written::Number(number) => builder.set_override(key.path, *number)?,
+            Written::List(names) => builder.set_override(key.path, names.clone())?,
+            Written::Other(_) => builder, // no key takes it, so the check refused it
+        };
+    }
+    builder.build()?.try_deserialize()
+}
+
+impl ConfigErrors {
+    fn one(place: String, key: &str, message: String) -> Self {
+        Self(vec![ConfigError {
+            place,
+            key: key.into(),
+            message,
+        }])
+    }
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+#[cfg(test)]
+mod tests;

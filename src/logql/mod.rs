@@ -1,0 +1,28 @@
+//! LogQL: text to a checked tree, and what the tree means for lines and samples.
+//!
+//! Knows only `model`: no I/O, no async, nothing of how a query is run. Reading order:
+//! [`ast`], [`parser`], [`check`], [`print`], then what the tree does.
+
+mod arithmetic;
+pub mod ast;
+pub mod check;
+mod entry;
+mod error;
+pub mod eval;
+mod lexer;
+pub mod parser;
+pub mod pipeline;
+pub mod plan;
+pub mod print;
+pub mod re2;
+pub mod stage;
+mod template;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use error::ParseError;
+pub use parser::{parse, parse_push_labels, parse_selector, parse_selector_or_all};
+pub use pipeline::{CompileError, Outcome, Pipeline, Runner};
+pub use plan::{Leaf, leaves};
+pub use print::format;

@@ -1,0 +1,214 @@
+//! `| json`: members of a JSON object become labels.
+
+use super::json_path::{JsonPath, Step as PathStep};
+use super::json_reader::{Reader, Value, unescape};
+use super::name::push_sanitised;
+use super::{Step, Verdict};
+use crate::logql::ast::Extraction;
+use crate::logql::entry::{Entry, NameId, Names, Text};
+
+/// How `__error__` calls a line that is not JSON.
+pub const PARSER_ERROR: &str = "JSONParserErr";
+
+/// Objects within each other.
+const MAX_DEPTH: usize = 100;
+
+/// `| json`: everything, nested names joined with `_`.
+#[derive(Debug)]
+pub struct Json;
+
+impl Step for Json {
+    fn run(&self, entry: &mut Entry<'_>) -> Verdict {
+        let failed = entry.with_line(|entry, line, text| {
+            let mut walk = Walk {
+                entry,
+                reader: Reader::new(line),
+                line: text,
+                name: String::new(),
+            };
+            walk.reader.blanks();
+            walk.object(0).err()
+        });
+        if let Some(reason) = failed {
+            entry.set_error(PARSER_ERROR, reason);
+        }
+        Verdict::Keep
+    }
+}
+
+struct Walk<'w, 'l, 'e> {
+    entry: &'w mut Entry<'e>,
+    reader: Reader<'l>,
+    line: Text,
+    /// Of the object at hand.
+    name: String,
+}
+
+impl Walk<'_, '_, '_> {
+    /// Members of the object at hand. True: nothing more is wanted.
+    fn object(&mut self, depth: usize) -> Result<bool, &'static str> {
+        if !self.reader.eat(b'{') {
+            return Err("the line is not a JSON object");
+        }
+        if depth > MAX_DEPTH {
+            return Err("nested too deeply");
+        }
+        self.reader.blanks();
+        if self.reader.eat(b'}') {
+            return Ok(false);
+        }
+        let outer = self.name.len();
+        loop {
+            let (key, escaped) = self.reader.key()?;
+            if outer > 0 {
+                self.name.push('_');
+            }
+            let raw = &self.reader.text[key];
+            let named = if escaped {
+                let mut plain = Vec::with_capacity(raw.len());
+                unescape(raw, &mut plain)?;
+                push_sanitised(&mut self.name, &plain)
+            } else {
+                push_sanitised(&mut self.name, raw)
+            };
+            if !named {
+                self.reader.value()?;
+            } else if self.reader.peek() == Some(b'{') {
+                if self.object(depth + 1)? {
+                    return Ok(true);
+                }
+            } else if self.value()? {
+                return Ok(true);
+            }
+            self.name.truncate(outer);
+            if !self.reader.more(b'}')? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The value at hand, which is no object.
+    fn value(&mut self) -> Result<bool, &'static str> {
+        let value = self.reader.value()?;
+        let (range, escaped) = match value {
+            Value::Text(range, escaped) => (range, escaped),
+            Value::Plain(range) => (range, false),
+            Value::Null | Value::Array(_) | Value::Object(_) => return Ok(false),
+        };
+        let Some(id) = self.entry.extraction(&self.name) else {
+            return Ok(false);
+        };
+        let text = if escaped {
+            let start = self.entry.arena().len();
+            unescape(&self.reader.text[range], self.entry.arena())?;
+            self.entry.since(start)
+        } else {
+            self.line.part(range)
+        };
+        Ok(self.entry.extract(id, text))
+    }
+}
+
+/// `| json a="x.y[0]"`: values at paths.
+#[derive(Debug)]
+pub struct JsonPaths(Vec<(NameId, JsonPath)>);
+
+impl JsonPaths {
+    pub fn compile(extractions: &[Extraction], names: &mut Names) -> Result<Self, String> {
+        extractions
+            .iter()
+            .map(|extraction| {
+                let path = JsonPath::parse(&extraction.path)
+                    .map_err(|e| format!("cannot parse expression [{}]: {e}", extraction.path))?;
+                Ok((names.id(&extraction.name), path))
+            })
+            .collect::<Result<_, String>>()
+            .map(Self)
+    }
+}
+
+impl Step for JsonPaths {
+    fn run(&self, entry: &mut Entry<'_>) -> Verdict {
+        let looks_like_json = entry.with_line(|entry, line, text| {
+            let mut start = Reader::new(line);
+            start.blanks();
+            if !matches!(start.peek(), Some(b'{' | b'[' | b'"')) {
+                return false;
+            }
+            for (name, path) in &self.0 {
+                let value = find(&mut Reader::new(line), &path.0);
+                match value {
+                    Some(Value::Text(range, true)) => {
+                        let arena_start = entry.arena().len();
+                        if unescape(&line[range], entry.arena()).is_ok() {
+                            let text = entry.since(arena_start);
+                            entry.extract_expression(*name, text);
+                        }
+                    }
+                    Some(
+                        Value::Text(range, false)
+                        | Value::Plain(range)
+                        | Value::Object(range)
+                        | Value::Array(range),
+                    ) => {
+                        entry.extract_expression(*name, text.part(range));
+                    }
+                    Some(Value::Null) | None => {
+                        entry.extract_expression(*name, Text::EMPTY);
+                    }
+                }
+            }
+            true
+        });
+        if !looks_like_json {
+            entry.set_error(PARSER_ERROR, "");
+        }
+        Verdict::Keep
+    }
+}
+
+/// The value at a path; `None` where the text is broken before it or does not have it.
+fn find(reader: &mut Reader<'_>, path: &[PathStep]) -> Option<Value> {
+    reader.blanks();
+    for step in path {
+        match step {
+            PathStep::Field(name) => {
+                if !reader.eat(b'{') {
+                    return None;
+                }
+                reader.blanks();
+                loop {
+                    let (key, escaped) = reader.key().ok()?;
+                    let raw = &reader.text[key];
+                    let found = if escaped {
+                        let mut plain = Vec::new();
+                        unescape(raw, &mut plain).ok()?;
+                        plain == name.as_bytes()
+                    } else {
+                        raw == name.as_bytes()
+                    };
+                    if found {
+                        break;
+                    }
+                    reader.value().ok()?;
+                    if !reader.more(b'}').ok()? {
+                        return None;
+                    }
+                }
+            }
+            PathStep::Index(index) => {
+                if !reader.eat(b'[') {
+                    return None;
+                }
+                reader.blanks();
+                for _ in 0..*index {
+                    reader.value().ok()?;
+                    if !reader.more(b']').ok()? {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+    reader.value().ok()
+}

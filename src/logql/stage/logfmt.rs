@@ -1,0 +1,208 @@
+//! `| logfmt`: `key=value` pairs become labels.
+
+use std::ops::Range;
+
+use super::json_reader::unescape;
+use super::name::push_sanitised;
+use super::{Step, Verdict};
+use crate::logql::ast;
+use crate::logql::entry::{Entry, NameId, Names, Text};
+
+/// How `__error__` calls a line that `--strict` refuses.
+const PARSER_ERROR: &str = "LogfmtParserErr";
+
+/// A pair, by its place in the line.
+struct Pair {
+    key: Range<usize>,
+    value: Range<usize>,
+    /// The value was quoted and holds escapes.
+    escaped: bool,
+}
+
+struct Pairs<'l> {
+    line: &'l [u8],
+    at: usize,
+}
+
+impl Pairs<'_> {
+    /// The next pair; an error stands for a pair that is broken, and reading can go on.
+    fn next(&mut self) -> Option<Result<Pair, &'static str>> {
+        let line = self.line;
+        let skip_while = |from: usize, accept: fn(u8) -> bool| {
+            from + line[from..].iter().take_while(|b| accept(**b)).count()
+        };
+        self.at = skip_while(self.at, |b| b <= b' ');
+        if self.at >= line.len() {
+            return None;
+        }
+        let start = self.at;
+        self.at = skip_while(start, |b| b > b' ' && b != b'=' && b != b'"');
+        let key = start..self.at;
+        let broken = |pairs: &mut Self, reason| {
+            pairs.at = skip_while(pairs.at, |b| b > b' ');
+            Some(Err(reason))
+        };
+        match line.get(self.at) {
+            Some(b'"') => return broken(self, "unexpected quote in a key"),
+            Some(b'=') if key.is_empty() => return broken(self, "unexpected = without a key"),
+            Some(b'=') => self.at += 1,
+            // A bare word.
+            _ => {
+                let value = self.at..self.at;
+                return Some(Ok(Pair {
+                    key,
+                    value,
+                    escaped: false,
+                }));
+            }
+        }
+        if line.get(self.at) == Some(&b'"') {
+            return self.quoted(key);
+        }
+        let start = self.at;
+        self.at = skip_while(start, |b| b > b' ' && b != b'=' && b != b'"');
+        match line.get(self.at) {
+            Some(b'=') => broken(self, "unexpected = in a value"),
+            Some(b'"') => broken(self, "unexpected quote in a value"),
+            _ => Some(Ok(Pair {
+                key,
+                value: start..self.at,
+                escaped: false,
+            })),
+        }
+    }
+
+    fn quoted(&mut self, key: Range<usize>) -> Option<Result<Pair, &'static str>> {
+        let start = self.at + 1;
+        let mut escaped = false;
+        let mut at = start;
+        loop {
+            let Some(found) = memchr::memchr2(b'"', b'\\', &self.line[at..]) else {
+                self.at = self.line.len();
+                return Some(Err("unterminated quoted value"));
+            };
+            at += found;
+            if self.line[at] == b'"' {
+                self.at = at + 1;
+                let value = start..at;
+                return Some(Ok(Pair {
+                    key,
+                    value,
+                    escaped,
+                }));
+            }
+            escaped = true;
+            at = (at + 2).min(self.line.len());
+        }
+    }
+}
+
+/// The value of a pair; a broken escape is an error.
+fn value_text(entry: &mut Entry<'_>, line: &[u8], text: Text, pair: &Pair) -> Option<Text> {
+    if !pair.escaped {
+        return Some(text.part(pair.value.clone()));
+    }
+    let start = entry.arena().len();
+    unescape(&line[pair.value.clone()], entry.arena()).ok()?;
+    Some(entry.since(start))
+}
+
+/// `| logfmt`: every pair.
+#[derive(Debug)]
+pub struct Logfmt {
+    pub strict: bool,
+    pub keep_empty: bool,
+}
+
+impl Step for Logfmt {
+    fn run(&self, entry: &mut Entry<'_>) -> Verdict {
+        let failed = entry.with_line(|entry, line, text| {
+            let mut pairs = Pairs { line, at: 0 };
+            let mut name = String::new();
+            while let Some(pair) = pairs.next() {
+                let pair = match pair {
+                    Ok(pair) => pair,
+                    Err(reason) if self.strict => return Some(reason),
+                    Err(_) => continue,
+                };
+                if pair.value.is_empty() && !self.keep_empty {
+                    continue;
+                }
+                name.clear();
+                if !push_sanitised(&mut name, &line[pair.key.clone()]) {
+                    continue;
+                }
+                let Some(id) = entry.extraction(&name) else {
+                    continue;
+                };
+                match value_text(entry, line, text, &pair) {
+                    Some(value) => {
+                        if entry.extract(id, value) {
+                            return None;
+                        }
+                    }
+                    None if self.strict => return Some("invalid quoted value"),
+                    None => {}
+                }
+            }
+            None
+        });
+        if let Some(reason) = failed {
+            entry.set_error(PARSER_ERROR, reason);
+        }
+        Verdict::Keep
+    }
+}
+
+/// `| logfmt a="key"`: the named keys; of equal keys the last.
+#[derive(Debug)]
+pub struct LogfmtKeys {
+    strict: bool,
+    keys: Vec<(NameId, Vec<u8>)>,
+}
+
+impl LogfmtKeys {
+    pub fn compile(logfmt: &ast::Logfmt, names: &mut Names) -> Self {
+        let key = |e: &ast::Extraction| (names.id(&e.name), e.path.clone().into_bytes());
+        Self {
+            strict: logfmt.strict,
+            keys: logfmt.extractions.iter().map(key).collect(),
+        }
+    }
+}
+
+impl Step for LogfmtKeys {
+    fn run(&self, entry: &mut Entry<'_>) -> Verdict {
+        let failed = entry.with_line(|entry, line, text| {
+            // Each name exists afterwards, found or not.
+            for (name, _) in &self.keys {
+                entry.extract_expression(*name, Text::EMPTY);
+            }
+            let mut pairs = Pairs { line, at: 0 };
+            while let Some(pair) = pairs.next() {
+                let pair = match pair {
+                    Ok(pair) => pair,
+                    Err(reason) if self.strict => return Some(reason),
+                    Err(_) => continue,
+                };
+                for (name, key) in &self.keys {
+                    if line[pair.key.clone()] != **key {
+                        continue;
+                    }
+                    match value_text(entry, line, text, &pair) {
+                        Some(value) => {
+                            entry.extract_expression(*name, value);
+                        }
+                        None if self.strict => return Some("invalid quoted value"),
+                        None => {}
+                    }
+                }
+            }
+            None
+        });
+        if let Some(reason) = failed {
+            entry.set_error(PARSER_ERROR, reason);
+        }
+        Verdict::Keep
+    }
+}

@@ -1,0 +1,312 @@
+//! Stages, one line at a time.
+
+use crate::logql::ast::Expr;
+use crate::logql::pipeline::{CompileError, Pipeline};
+use crate::logql::{check, parse};
+use crate::model::labels::Labels;
+use crate::model::log::Metadata;
+
+fn metadata(pairs: &[(&str, &str)]) -> Metadata {
+    pairs
+        .iter()
+        .map(|(n, v)| ((*n).into(), (*v).into()))
+        .collect()
+}
+
+fn compile(stages: &str) -> Result<Pipeline, CompileError> {
+    let query = format!("{{app=\"x\"}} {stages}");
+    let Expr::Log(log) = parse(&query).unwrap() else {
+        panic!("{query} is a log query");
+    };
+    Pipeline::compile(&log)
+}
+
+/// Runs the stages over a line of the stream `{app="x"}` with the metadata `m="1"`, and renders
+/// line and labels without those two; "-" for a rejected line.
+#[track_caller]
+fn check(stages: &str, line: &str, expected: &str) {
+    let pipeline = compile(stages).unwrap();
+    let mut runner = pipeline.runner();
+    runner.bind(&Labels::from_pairs([("app", "x")]));
+    let metadata = metadata(&[("m", "1")]);
+    // Twice: nothing of an entry may leak into the next.
+    for _ in 0..2 {
+        let found = match runner.run(7, line.as_bytes(), Some(&metadata)) {
+            None => "-".to_owned(),
+            Some(mut outcome) => {
+                let labels = outcome.labels();
+                let own = labels
+                    .iter()
+                    .filter(|(n, v)| !matches!((*n, *v), ("app", "x") | ("m", "1")))
+                    .filter(|(n, _)| *n != "__error_details__");
+                let labels: Vec<String> = own.map(|(n, v)| format!("{n}={v}")).collect();
+                let out = String::from_utf8_lossy(outcome.line()).into_owned();
+                if out == line {
+                    labels.join(" ")
+                } else {
+                    format!("{out} | {}", labels.join(" "))
+                }
+            }
+        };
+        assert_eq!(found, expected, "{stages} on {line}");
+    }
+}
+
+#[test]
+fn json_joins_nested_keys_with_underscore() {
+    check(
+        "| json",
+        r#"{"req":{"ms":7,"x":{"y":"z"}},"n":null,"a":[1]}"#,
+        "req_ms=7 req_x_y=z",
+    );
+    check(
+        "| json",
+        r#"  {"a":1.50,"b":1e3,"c":true,"d":""} tail"#,
+        "a=1.50 b=1e3 c=true d=",
+    );
+    check(
+        "| json",
+        r#"{"a b":"1","9c":"2","é":"3","":"4"}"#,
+        "_=3 _9c=2 a_b=1",
+    );
+    check("| json", r#"{}"#, "");
+}
+
+#[test]
+fn json_does_not_overwrite() {
+    check(
+        "| json",
+        r#"{"app":"y","m":"2","a":"1","a":"2"}"#,
+        "a=1 app_extracted=y m_extracted=2",
+    );
+    check(
+        "| json",
+        r#"{"t":"\u00e9\n\"\ud83d\ude00\/"}"#,
+        "t=é\n\"😀/",
+    );
+}
+
+#[test]
+fn broken_json_marks_the_entry_and_keeps_what_came_before() {
+    check("| json", r#"{"a":"1","b":"#, "__error__=JSONParserErr a=1");
+    check("| json", "not json", "__error__=JSONParserErr");
+    check("| json", r#"["a"]"#, "__error__=JSONParserErr");
+    check("| json", r#"{"a":"\q"}"#, "__error__=JSONParserErr");
+    check("| json", r#"{"a":x}"#, "__error__=JSONParserErr");
+    let deep = "{\"a\":".repeat(5000);
+    check("| json", &deep, "__error__=JSONParserErr");
+    check("| json", &"[".repeat(5000), "__error__=JSONParserErr");
+}
+
+#[test]
+fn json_paths_give_source_text_and_exist_always() {
+    let line = r#"{"a":{"b c":{"d":[1,2,"x\ty"]}},"n":null,"o":{"k": 1 },"t":[1, 2]}"#;
+    check(r#"| json v="a[\"b c\"].d[2]""#, line, "v=x\ty");
+    check(
+        r#"| json n, o, t, gone="a.z""#,
+        line,
+        "gone= n= o={\"k\": 1 } t=[1, 2]",
+    );
+    check(r#"| json app="o.k""#, line, "app_extracted=1");
+    check("| json a", "x", "__error__=JSONParserErr");
+    check(r#"| json x="a[0]""#, r#"{"a":[]}"#, "x=");
+}
+
+#[test]
+fn logfmt_reads_pairs_and_skips_what_is_broken() {
+    check(
+        "| logfmt",
+        r#"a=1 b="x \"y\"" bare c= d=2"#,
+        r#"a=1 b=x "y" d=2"#,
+    );
+    check("| logfmt --keep-empty", "bare c= d=2", "bare= c= d=2");
+    check("| logfmt", r#"a"b=1 =x c=1=2 d="open e=1"#, "");
+    check(
+        "| logfmt",
+        r#"a"b=1 ok=1 =x fine=2 c=1=2 f=3"#,
+        "f=3 fine=2 ok=1",
+    );
+    check(
+        "| logfmt --strict",
+        "a=1 c=1=2 f=3",
+        "__error__=LogfmtParserErr a=1",
+    );
+    check("| logfmt", "a=1 a=2 app=q", "a=1 app_extracted=q");
+    check("| logfmt x=\"a\", y=\"b\"", "a=1 a=2", "x=2 y=");
+}
+
+#[test]
+fn regexp_sets_named_groups_of_the_first_match() {
+    check(
+        r"| regexp `u=(?P<u>\w+)(?: r=(?P<r>\w+))?`",
+        "u=bob u=al",
+        "r= u=bob",
+    );
+    check("| regexp `(?P<u>x)`", "y", "");
+}
+
+#[test]
+fn pattern_captures_between_literals() {
+    check(
+        "| pattern `<ip> - [<_>] \"<verb> <path>\"`",
+        r#"1.2 - [t] "GET /x""#,
+        "ip=1.2 path=/x verb=GET",
+    );
+    check("| pattern `level=<l> <rest>`", "x level=a b", "");
+}
+
+#[test]
+fn unpack_undoes_pack() {
+    check(
+        "| unpack",
+        r#"{"_entry":"a b","pod":"p","n":1,"app":"y"}"#,
+        "a b | app_extracted=y pod=p",
+    );
+    check("| unpack", r#"{"pod":"p"}"#, "");
+    check("| unpack", "x", "__error__=JSONParserErr");
+}
+
+#[test]
+fn label_filters_convert_values() {
+    check("| logfmt | v > 10", "v=10.5", "v=10.5");
+    check("| logfmt | v > 10", "v=9", "-");
+    check("| logfmt | v != 10", "w=9", "-");
+    check("| logfmt | v > 10", "v=x", "__error__=LabelFilterErr v=x");
+    check("| logfmt | v > 1m", "v=1h2m", "v=1h2m");
+    check("| logfmt | v > 1m", "v=1d", "__error__=LabelFilterErr v=1d");
+    check("| logfmt | v >= 1KB", "v=1kb", "v=1kb");
+    check("| logfmt | v >= 1KiB", "v=1kb", "-");
+    check(
+        "| logfmt | v = ip(\"10.0.0.0/8\")",
+        "v=10.1.1.1",
+        "v=10.1.1.1",
+    );
+    check("| logfmt | v != ip(\"10.0.0.0/8\")", "v=none", "v=none");
+    check("| logfmt | v != ip(\"10.0.0.0/8\")", "w=none", "-");
+    check("| json | v > 1", "x", "__error__=JSONParserErr");
+    check("| json | v > 1 | __error__=\"\"", "x", "-");
+}
+
+#[test]
+fn text_filters_take_an_absent_label_as_empty() {
+    check("| v = \"\"", "l", "");
+    check("| v != \"x\"", "l", "");
+    check("| logfmt | v =~ \"a|b\"", "v=ab", "-");
+    check("| m = \"1\" and app = \"x\"", "l", "");
+    check("| m = \"2\" or app = \"x\"", "l", "");
+    check("| m = \"2\" or app = \"y\"", "l", "-");
+}
+
+#[test]
+fn line_format_fills_in_labels() {
+    check(
+        "| logfmt | line_format `{{.a}}-{{.gone}}-{{.app}}-{{.m}} {{__line__}}`",
+        "a=1",
+        "1--x-1 a=1 | a=1",
+    );
+    check(
+        "| line_format `k={{.app}}` | logfmt | line_format `{{.k}}{{.k}}`",
+        "l",
+        "xx | k=x",
+    );
+    check("| line_format ``", "l", " | ");
+}
+
+#[test]
+fn label_format_renames_and_fills_in() {
+    check("| logfmt | label_format b=a", "a=1", "b=1");
+    check("| label_format b=gone", "l", "");
+    check(
+        "| logfmt | label_format c=`{{.a}}`, a=`new`, d=`{{.a}}`",
+        "a=1",
+        "a=new c=1 d=1",
+    );
+    check("| label_format app=`y`, z=app", "l", "z=y");
+    check("| label_format x=m", "l", "x=1");
+}
+
+#[test]
+fn drop_and_keep_remove_labels_of_every_class() {
+    check("| logfmt | drop a, b=\"2\", c=\"9\"", "a=1 b=2 c=3", "c=3");
+    check("| json | drop __error__, __error_details__", "x", "");
+    check("| logfmt | keep a, b=\"9\"", "a=1 b=2", "a=1");
+    check("| json | keep a", "x", "__error__=JSONParserErr");
+    check("| drop a | logfmt", "a=1", "a=1");
+}
+
+#[test]
+fn decolorize_removes_escape_sequences() {
+    check("| decolorize", "\x1b[31;1mred\x1b[0m plain", "red plain | ");
+    check("| decolorize", "plain [31m", "");
+}
+
+#[test]
+fn line_filters_see_bytes() {
+    check("|= \"a\" or \"b\" != \"c\"", "xb", "");
+    check("|= \"a\" or \"b\" != \"c\"", "bc", "-");
+    check("|~ `^a.c$`", "abc", "");
+    check("|~ `(?i)É`", "é", "");
+    check("!~ `\\d`", "٣", "");
+    let pipeline = compile("|= \"x\"").unwrap();
+    let mut runner = pipeline.runner();
+    runner.bind(&Labels::empty());
+    let mut outcome = runner.run(0, b"\xff x", None).unwrap();
+    assert_eq!(outcome.line(), b"\xff x");
+    assert!(outcome.labels().is_empty());
+}
+
+#[test]
+fn invalid_utf8_in_a_value_becomes_blanks() {
+    let pipeline = compile("| logfmt").unwrap();
+    let mut runner = pipeline.runner();
+    runner.bind(&Labels::empty());
+    let mut outcome = runner.run(0, b"a=x\xffy b=2", None).unwrap();
+    assert_eq!(outcome.labels().to_string(), r#"{a="x y", b="2"}"#);
+}
+
+#[test]
+fn labels_come_in_three_classes() {
+    let pipeline = compile("| logfmt | label_format n=`{{.k}}`, app=`changed`").unwrap();
+    let mut runner = pipeline.runner();
+    runner.bind(&Labels::from_pairs([("app", "x"), ("host", "h")]));
+    let metadata = metadata(&[("host", "m"), ("user", "u")]);
+    let outcome = runner.run(0, b"k=v user=q", Some(&metadata)).unwrap();
+    assert_eq!(outcome.stream_labels().to_string(), r#"{host="h"}"#);
+    assert_eq!(
+        outcome.structured().to_string(),
+        r#"{host_extracted="m", user="u"}"#
+    );
+    let parsed = r#"{app="changed", k="v", n="v", user_extracted="q"}"#;
+    assert_eq!(outcome.parsed().to_string(), parsed);
+}
+
+#[test]
+fn a_template_beyond_fields_is_refused_by_name() {
+    let refused = |stages: &str| compile(stages).unwrap_err().to_string();
+    assert_eq!(
+        refused("| line_format `{{ .a | upper }}`"),
+        "`line_format` template function `upper` is not supported yet"
+    );
+    assert!(refused("| line_format `{{.a`").starts_with("parse error : stage '"));
+    let expr = parse("{a=\"b\"} | line_format `{{.a`").unwrap();
+    assert!(check::pipeline(&expr).is_err());
+}
+
+#[test]
+fn only_leading_filters_run_over_whole_buffers() {
+    let pipeline = compile("|= \"a\" |~ \"b+\" | logfmt |= \"c\"").unwrap();
+    assert_eq!(pipeline.leading_filters().len(), 2);
+    assert!(pipeline.leading_filters()[0].single_literal().is_some());
+    assert!(
+        pipeline.leading_filters()[1]
+            .single_regex()
+            .unwrap()
+            .is_local
+    );
+    assert!(!pipeline.is_only_filters());
+    assert!(compile("|= \"\"").unwrap().leading_filters().is_empty());
+    let pipeline = compile("|~ \"^a\" |~ \"(?s)a.b\" |~ \"x*\"").unwrap();
+    for filter in pipeline.leading_filters() {
+        assert!(!filter.single_regex().unwrap().is_local);
+    }
+}

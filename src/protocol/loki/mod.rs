@@ -1,0 +1,7 @@
+//! Loki's wire formats: what clients push, and what queries answer.
+//!
+//! Pure functions between bytes and model; no I/O, no clock, no configuration beyond
+//! what is passed in.
+
+pub mod push;
+pub mod response;

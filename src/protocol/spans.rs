@@ -1,0 +1,84 @@
+//! The forms in which spans arrive, and the one function that decodes each.
+//!
+//! S1. The journal keeps a body as it was received (after content decoding) together
+//!     with its format's code, and replays it through [`decode_spans`]. So decoding,
+//!     sanitizing included, depends on nothing but the two.
+//! S2. Codes are on disk: none is ever changed or used again.
+
+use crate::model::trace::SpanBatch;
+
+use super::{DecodeError, jaeger, otlp};
+
+/// How a body of spans is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum SpanFormat {
+    /// A Thrift compact message `emitBatch`: UDP 6831.
+    ThriftCompactMessage = 10,
+    /// A Thrift binary message `emitBatch`: UDP 6832.
+    ThriftBinaryMessage = 11,
+    /// A bare Thrift binary `Batch`: HTTP 14268.
+    ThriftBinaryBatch = 12,
+    /// `jaeger.api_v2.PostSpansRequest`: gRPC 14250.
+    JaegerProtoRequest = 13,
+    /// `ExportTraceServiceRequest`: gRPC 4317, HTTP 4318.
+    OtlpProto = 14,
+    /// The same as JSON: HTTP 4318.
+    OtlpJson = 15,
+}
+
+impl SpanFormat {
+    /// All formats, in order of their codes.
+    pub const ALL: [Self; 6] = [
+        Self::ThriftCompactMessage,
+        Self::ThriftBinaryMessage,
+        Self::ThriftBinaryBatch,
+        Self::JaegerProtoRequest,
+        Self::OtlpProto,
+        Self::OtlpJson,
+    ];
+
+    /// The format with this code, or `None` when no version of ours wrote it.
+    pub fn from_u8(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| *format as u8 == code)
+    }
+
+    /// What the tag `internal.span.format` says. A datagram is `proto`: Jaeger's agent
+    /// turned Thrift into protobuf before its collector saw it.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Self::ThriftCompactMessage | Self::ThriftBinaryMessage | Self::JaegerProtoRequest => {
+                "proto"
+            }
+            Self::ThriftBinaryBatch => "jaeger",
+            Self::OtlpProto | Self::OtlpJson => "otlp",
+        }
+    }
+}
+
+/// Decodes a body; the same bytes and format always give the same spans.
+pub fn decode_spans(format: SpanFormat, body: &[u8]) -> Result<SpanBatch, DecodeError> {
+    match format {
+        SpanFormat::ThriftCompactMessage => jaeger::batch::decode_compact_message(body),
+        SpanFormat::ThriftBinaryMessage => jaeger::batch::decode_binary_message(body),
+        SpanFormat::ThriftBinaryBatch => jaeger::batch::decode_binary_batch(body),
+        SpanFormat::JaegerProtoRequest => jaeger::proto::decode_post_spans(body),
+        SpanFormat::OtlpProto => otlp::decode_proto(body).map(|export| export.batch),
+        SpanFormat::OtlpJson => otlp::decode_json(body).map(|export| export.batch),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_10_to_15_and_round_trip() {
+        for (format, code) in SpanFormat::ALL.into_iter().zip(10u8..) {
+            assert_eq!(format as u8, code);
+            assert_eq!(SpanFormat::from_u8(code), Some(format));
+        }
+        assert_eq!(SpanFormat::from_u8(9), None);
+        assert_eq!(SpanFormat::from_u8(16), None);
+    }
+}

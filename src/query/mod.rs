@@ -1,0 +1,186 @@
+//! Which data, how much, how fast: running queries over snapshots of the store.
+//!
+//! ```text
+//! LogQL → need, matchers → prune (streams → days → times → words → grams) → scan on the
+//! pool → pipeline → merge, or sums per window → evaluate
+//! ```
+
+pub mod answer;
+mod labels;
+pub mod limits;
+mod logs;
+mod prune;
+mod samples;
+mod scan;
+
+pub use answer::{
+    AnswerEntry, AnswerStream, IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery,
+    QueryError, QueryStats,
+};
+pub use limits::QueryLimits;
+
+use std::sync::Arc;
+
+use crate::model::{Labels, Matcher, TimeRange};
+use crate::runtime::permits::Budget;
+use crate::runtime::pool::{Lane, Pool};
+use crate::store::Store;
+use crate::telemetry::metrics::{Counter, Family, Histogram, Metrics};
+use limits::Admission;
+
+/// Answers queries over one store. Cheap to clone.
+#[derive(Clone)]
+pub struct Querier {
+    store: Store,
+    pool: Pool,
+    limits: QueryLimits,
+    admission: Admission,
+    metrics: QueryMetrics,
+}
+
+type Kind = [(&'static str, &'static str); 1];
+
+/// What was asked and what it cost.
+#[derive(Clone)]
+struct QueryMetrics {
+    queries: Family<Kind, Counter>,
+    failed: Family<Kind, Counter>,
+    lines: Counter,
+    bytes: Counter,
+    chunks: Counter,
+    seconds: Histogram,
+}
+
+impl QueryMetrics {
+    fn new(m: &Metrics) -> Self {
+        let buckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+        Self {
+            queries: m.register("queries", "Queries by kind", Family::default()),
+            failed: m.register("queries_failed", "Queries without an answer", Family::default()),
+            lines: m.counter("query_lines", "Lines that queries looked at"),
+            bytes: m.counter("query_bytes", "Bytes of lines that queries looked at"),
+            chunks: m.counter("query_chunks", "Chunks that queries decoded"),
+            seconds: m.register("query_seconds", "Time of queries", Histogram::new(buckets)),
+        }
+    }
+
+    fn count<T>(
+        &self,
+        kind: &'static str,
+        result: Result<T, QueryError>,
+        stats: impl FnOnce(&T) -> Option<QueryStats>,
+    ) -> Result<T, QueryError> {
+        self.queries.get_or_create(&[("kind", kind)]).inc();
+        match &result {
+            Ok(answer) => {
+                if let Some(stats) = stats(answer) {
+                    self.lines.inc_by(stats.lines);
+                    self.bytes.inc_by(stats.bytes);
+                    self.chunks.inc_by(stats.chunks_decoded);
+                    self.seconds.observe(stats.elapsed.as_secs_f64());
+                }
+            }
+            Err(_) => {
+                self.failed.get_or_create(&[("kind", kind)]).inc();
+            }
+        }
+        result
+    }
+}
+
+impl Querier {
+    pub fn new(
+        store: Store,
+        pool: Pool,
+        limits: QueryLimits,
+        budget: &Budget,
+        metrics: &Metrics,
+    ) -> Self {
+        let admission = Admission::new(&limits, budget.account("queries"));
+        Self { store, pool, limits, admission, metrics: QueryMetrics::new(metrics) }
+    }
+
+    /// Lines.
+    pub async fn logs(&self, tenant: &str, query: LogQuery) -> Result<LogAnswer, QueryError> {
+        let run = async {
+            let running = self.admission.enter().await?;
+            logs::run(&self.store, &self.pool, &self.limits, &running, tenant, query).await
+        };
+        self.metrics.count("logs", run.await, |answer| Some(answer.stats))
+    }
+
+    /// Samples.
+    pub async fn metric(
+        &self,
+        tenant: &str,
+        query: MetricQuery,
+    ) -> Result<MetricAnswer, QueryError> {
+        let run = async {
+            let running = self.admission.enter().await?;
+            samples::run(&self.store, &self.pool, &self.limits, &running, tenant, query).await
+        };
+        self.metrics.count("metric", run.await, |answer| Some(answer.stats))
+    }
+
+    /// Names of labels of streams with data in `range`, sorted.
+    pub async fn label_names(
+        &self,
+        tenant: &str,
+        range: TimeRange,
+        matchers: &[Matcher],
+    ) -> Result<Vec<Arc<str>>, QueryError> {
+        let (tenant, matchers) = (tenant.to_owned(), matchers.to_vec());
+        let work = move |store: &Store| {
+            Ok(labels::names(&labels::streams(store, &tenant, &matchers, range)?))
+        };
+        self.metrics.count("labels", self.on_pool(work).await, |_| None)
+    }
+
+    /// Values of a label of streams with data in `range`, sorted.
+    pub async fn label_values(
+        &self,
+        tenant: &str,
+        name: &str,
+        range: TimeRange,
+        matchers: &[Matcher],
+    ) -> Result<Vec<Arc<str>>, QueryError> {
+        let (tenant, name, matchers) = (tenant.to_owned(), name.to_owned(), matchers.to_vec());
+        let work = move |store: &Store| {
+            Ok(labels::values(&labels::streams(store, &tenant, &matchers, range)?, &name))
+        };
+        self.metrics.count("label_values", self.on_pool(work).await, |_| None)
+    }
+
+    /// Label sets of streams with data in `range` that any selector matches; all for none.
+    pub async fn series(
+        &self,
+        tenant: &str,
+        range: TimeRange,
+        selectors: Vec<Vec<Matcher>>,
+    ) -> Result<Vec<Labels>, QueryError> {
+        let tenant = tenant.to_owned();
+        let work = move |store: &Store| labels::series(store, &tenant, range, &selectors);
+        self.metrics.count("series", self.on_pool(work).await, |_| None)
+    }
+
+    /// How much data a selector has in `range`.
+    pub async fn index_stats(
+        &self,
+        tenant: &str,
+        matchers: Vec<Matcher>,
+        range: TimeRange,
+    ) -> Result<IndexStats, QueryError> {
+        let tenant = tenant.to_owned();
+        let work = move |store: &Store| labels::index_stats(store, &tenant, &matchers, range);
+        self.metrics.count("index_stats", self.on_pool(work).await, |_| None)
+    }
+
+    async fn on_pool<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let store = self.store.clone();
+        let done = self.pool.run(Lane::Second, move || work(&store)).await;
+        done.map_err(|e| QueryError::Internal(e.to_string()))?
+    }
+}

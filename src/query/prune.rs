@@ -1,0 +1,193 @@
+//! Which chunks and heads a query has to look at.
+//!
+//! Q1. What is ruled out holds no line that the query wants: selector, time, words and grams
+//!     only prune. Whatever the index does not know counts as a candidate.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::answer::{QueryError, QueryStats};
+use crate::model::need::Need;
+use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
+use crate::store::chunk::ChunkMeta;
+use crate::store::index::analyze::{FOLDS_TERM, OVERFLOW_TERM};
+use crate::store::index::{ChunkFlags, FilterView, NeedlePlan, NumberSet};
+use crate::store::partition::Partition;
+use crate::store::snapshot::{HeadView, LogDay};
+use crate::store::{Store, StoreError, Stream};
+
+/// Filters of a day are read in one go when at least this share of its chunks is wanted.
+const SCAN_FILTERS_SHARE: usize = 4;
+
+/// Something to read lines from.
+#[derive(Clone)]
+pub enum Unit {
+    Chunk { partition: Arc<Partition>, meta: Arc<ChunkMeta>, stream: Arc<Stream> },
+    Head(HeadView),
+}
+
+impl Unit {
+    pub fn stream(&self) -> &Arc<Stream> {
+        match self {
+            Self::Chunk { stream, .. } => stream,
+            Self::Head(head) => &head.stream,
+        }
+    }
+
+    /// Time of its first line.
+    pub fn min(&self) -> Timestamp {
+        match self {
+            Self::Chunk { meta, .. } => meta.min,
+            Self::Head(head) => head.min,
+        }
+    }
+
+    /// Time of its last line.
+    pub fn max(&self) -> Timestamp {
+        match self {
+            Self::Chunk { meta, .. } => meta.max,
+            Self::Head(head) => head.max,
+        }
+    }
+}
+
+/// The units that a query has to look at, in order of arrival within each stream.
+pub struct Candidates {
+    pub units: Vec<Unit>,
+    pub stats: QueryStats,
+}
+
+/// Finds the units of a selector's streams in `range` that may hold what is needed.
+pub fn candidates(
+    store: &Store,
+    tenant: &str,
+    matchers: &[Matcher],
+    range: TimeRange,
+    need: &Need,
+) -> Result<Candidates, QueryError> {
+    let streams = store.select(tenant, matchers);
+    let mut stats = QueryStats { streams: streams.len() as u64, ..QueryStats::default() };
+    let by_id: HashMap<StreamId, Arc<Stream>> = streams.into_iter().map(|s| (s.id, s)).collect();
+    if by_id.is_empty() || range.is_empty() {
+        return Ok(Candidates { units: Vec::new(), stats });
+    }
+    let wanted: HashSet<StreamId> = by_id.keys().copied().collect();
+    let snapshot = store.logs(range, Some(&wanted)).map_err(internal)?;
+    let plan = NeedlePlan::compile(need);
+    let mut units = Vec::new();
+    for day in &snapshot.days {
+        let chunks: Vec<&Arc<ChunkMeta>> = day
+            .chunks
+            .iter()
+            .filter(|meta| meta.overlaps(range) && wanted.contains(&meta.stream))
+            .collect();
+        stats.chunks_total += chunks.len() as u64;
+        let kept = prune_day(day, chunks, &plan)?;
+        stats.chunks_candidate += kept.len() as u64;
+        for meta in kept {
+            units.push(Unit::Chunk {
+                partition: day.partition.clone(),
+                stream: by_id[&meta.stream].clone(),
+                meta: meta.clone(),
+            });
+        }
+    }
+    units.extend(snapshot.heads.into_iter().map(Unit::Head));
+    Ok(Candidates { units, stats })
+}
+
+fn prune_day<'a>(
+    day: &LogDay,
+    chunks: Vec<&'a Arc<ChunkMeta>>,
+    plan: &NeedlePlan,
+) -> Result<Vec<&'a Arc<ChunkMeta>>, QueryError> {
+    if plan.prunes_nothing() || chunks.is_empty() {
+        return Ok(chunks);
+    }
+    let kept = by_words(day, chunks, plan);
+    by_grams(day, kept, plan)
+}
+
+fn by_words<'a>(
+    day: &LogDay,
+    mut chunks: Vec<&'a Arc<ChunkMeta>>,
+    plan: &NeedlePlan,
+) -> Vec<&'a Arc<ChunkMeta>> {
+    let view = match day.partition.index.view() {
+        Ok(Some(view)) => view,
+        Ok(None) => return chunks,
+        Err(error) => {
+            // The index only prunes: without it the query is slower, not wrong.
+            tracing::warn!(partition = %day.partition.name, "index not used: {error}");
+            return chunks;
+        }
+    };
+    let found: Option<NumberSet> = match view.search(&plan.words, OVERFLOW_TERM, FOLDS_TERM) {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(partition = %day.partition.name, "index not used: {error}");
+            None
+        }
+    };
+    if let Some(found) = found {
+        chunks.retain(|meta| meta.number >= view.indexed_below || found.contains(meta.number));
+    }
+    chunks
+}
+
+fn by_grams<'a>(
+    day: &LogDay,
+    mut chunks: Vec<&'a Arc<ChunkMeta>>,
+    plan: &NeedlePlan,
+) -> Result<Vec<&'a Arc<ChunkMeta>>, QueryError> {
+    if !plan.needs_filter() || chunks.is_empty() {
+        return Ok(chunks);
+    }
+    // A filter that can't be read rules out nothing.
+    let may_match = |bytes: &[u8], flags: u8| {
+        FilterView::parse(bytes)
+            .map_or(true, |filter| plan.may_match(&filter, ChunkFlags::from_bits(flags)))
+    };
+    if chunks.len() * SCAN_FILTERS_SHARE >= day.chunks.len() {
+        let mut at = 0;
+        let mut kept = Vec::new();
+        chunks.sort_unstable_by_key(|meta| meta.number);
+        let scanned = day.partition.filters(|number, bytes| {
+            while at < chunks.len() && chunks[at].number < number {
+                // It has no filter.
+                kept.push(chunks[at]);
+                at += 1;
+            }
+            if at < chunks.len() && chunks[at].number == number {
+                if may_match(bytes, chunks[at].flags) {
+                    kept.push(chunks[at]);
+                }
+                at += 1;
+            }
+            at < chunks.len()
+        });
+        match scanned {
+            Ok(()) => {}
+            Err(StoreError::Gone(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(internal(error)),
+        }
+        kept.extend_from_slice(&chunks[at..]);
+        return Ok(kept);
+    }
+    let mut kept = Vec::new();
+    for meta in chunks {
+        match day.partition.filter(meta.number, |bytes| may_match(bytes, meta.flags)) {
+            Ok(Some(false)) => {}
+            Ok(Some(true) | None) => kept.push(meta),
+            Err(StoreError::Gone(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(internal(error)),
+        }
+    }
+    Ok(kept)
+}
+
+/// An error of the store, for a query.
+pub fn internal(error: StoreError) -> QueryError {
+    QueryError::Internal(error.to_string())
+}

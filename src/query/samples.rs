@@ -1,0 +1,290 @@
+//! Metric queries: range aggregations over lines, or over what is known of chunks without
+//! reading a line.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::answer::{MetricAnswer, MetricQuery, QueryError, QueryStats};
+use super::limits::{QueryLimits, Running};
+use super::logs::{add, compile_error};
+use super::prune::{Unit, candidates, internal};
+use super::scan::{Leveler, scan};
+use crate::logql::ast::{MetricExpr, Stage};
+use crate::logql::eval::{self, Accumulator, EvalError, Sampler};
+use crate::logql::plan::{Group, Leaf, leaves};
+use crate::model::need::Need;
+use crate::model::series::{Grid, Matrix};
+use crate::model::time::MINUTE;
+use crate::runtime::permits::Permit;
+use crate::runtime::pool::{Lane, Pool};
+use crate::store::chunk::ChunkReader;
+use crate::store::{Store, StoreError};
+
+/// Units read by one task: enough to pay for its start, few enough to let sealing in between.
+const UNITS_A_TASK: usize = 16;
+/// The same when no line is read.
+const COUNTED_UNITS_A_TASK: usize = 1024;
+
+/// Runs a metric query.
+pub async fn run(
+    store: &Store,
+    pool: &Pool,
+    limits: &QueryLimits,
+    running: &Running,
+    tenant: &str,
+    query: MetricQuery,
+) -> Result<MetricAnswer, QueryError> {
+    let mut stats = QueryStats { queued: running.queued, ..QueryStats::default() };
+    let mut results = Vec::new();
+    for leaf in leaves(&query.expr).map_err(compile_error)? {
+        let leaf = Arc::new(leaf);
+        let matrix =
+            range(store, pool, limits, running, tenant, &leaf, query.grid, &mut stats).await?;
+        results.push(matrix);
+    }
+    let mut matrix = eval::evaluate(&query.expr, query.grid, results).map_err(eval_error)?;
+    if query.grid.len() == 1 {
+        eval::sort_instant(&query.expr, &mut matrix);
+    }
+    if matrix.len() > limits.max_series && !matches!(query.expr, MetricExpr::Number(_)) {
+        return Err(too_many_series(limits.max_series));
+    }
+    stats.entries_returned = matrix.len() as u64;
+    stats.elapsed = running.began.elapsed();
+    Ok(MetricAnswer { matrix, stats, warnings: Vec::new() })
+}
+
+fn too_many_series(limit: usize) -> QueryError {
+    QueryError::TooMuch(format!(
+        "maximum number of series ({limit}) reached for a single query; reduce cardinality with \
+         an aggregation or a narrower selector"
+    ))
+}
+
+fn eval_error(error: EvalError) -> QueryError {
+    match error {
+        EvalError::Pipeline { .. } | EvalError::Unsupported(_) => {
+            QueryError::Invalid(error.to_string())
+        }
+        EvalError::Matching(text) => QueryError::Matching(text),
+    }
+}
+
+/// What every task of a range aggregation shares.
+struct Job {
+    leaf: Arc<Leaf>,
+    grid: Grid,
+    /// Add `detected_level`.
+    levels: bool,
+    max_series: usize,
+    max_bytes: usize,
+    deadline: Instant,
+    cancelled: AtomicBool,
+}
+
+/// Cancels the tasks of a query that nobody waits for any more.
+struct CancelOnDrop(Arc<Job>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn range(
+    store: &Store,
+    pool: &Pool,
+    limits: &QueryLimits,
+    running: &Running,
+    tenant: &str,
+    leaf: &Arc<Leaf>,
+    grid: Grid,
+    stats: &mut QueryStats,
+) -> Result<Matrix, QueryError> {
+    let levels = limits.discover_levels && may_use_level(leaf);
+    let reach = leaf.time_range(grid);
+    let counted = !leaf.needs_lines() && !levels;
+    let job = Arc::new(Job {
+        leaf: leaf.clone(),
+        grid,
+        levels,
+        max_series: limits.max_series,
+        max_bytes: limits.max_result_bytes,
+        deadline: running.deadline,
+        cancelled: AtomicBool::new(false),
+    });
+    let _cancel = CancelOnDrop(job.clone());
+    let mut permit = running.account.try_take(0).map_err(|e| QueryError::Busy(e.to_string()))?;
+
+    let (store, tenant) = (store.clone(), tenant.to_owned());
+    let (matchers, need) = (leaf.selector().to_vec(), leaf.need());
+    let pruned = pool
+        .run(Lane::Second, move || {
+            let need = if counted { Need::Anything } else { need };
+            candidates(&store, &tenant, &matchers, reach, &need)
+        })
+        .await
+        .map_err(|e| QueryError::Internal(e.to_string()))??;
+    stats.streams = stats.streams.max(pruned.stats.streams);
+    stats.chunks_total += pruned.stats.chunks_total;
+    stats.chunks_candidate += pruned.stats.chunks_candidate;
+
+    let per_task = if counted { COUNTED_UNITS_A_TASK } else { UNITS_A_TASK };
+    let mut units = pruned.units;
+    // Streams together: a task then has few series, and merging them is cheap.
+    units.sort_by_key(|unit| unit.stream().id);
+    let mut tasks = VecDeque::new();
+    let mut total = Accumulator::new(&leaf.aggregation, grid);
+    loop {
+        while tasks.len() < 2 * pool.threads() && !units.is_empty() {
+            let some = units.split_off(units.len().saturating_sub(per_task));
+            let job = job.clone();
+            tasks.push_back(pool.spawn(Lane::Second, move || read(&job, &some)));
+        }
+        let Some(task) = tasks.pop_front() else { break };
+        let result = task.await.map_err(|_| QueryError::Busy("shutting down".into()))?;
+        let (part, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
+        add(stats, &cost);
+        running.check()?;
+        total.merge(part);
+        check_size(&total, &job)?;
+        cover(&mut permit, total.memory())?;
+    }
+    total.finish().map_err(eval_error)
+}
+
+/// Makes a permit hold at least `bytes`.
+fn cover(permit: &mut Permit, bytes: usize) -> Result<(), QueryError> {
+    let more = bytes.saturating_sub(permit.bytes());
+    permit.try_grow(more).map_err(|e| QueryError::Busy(format!("{e}; try again")))
+}
+
+fn check_size(sums: &Accumulator, job: &Job) -> Result<(), QueryError> {
+    if sums.series_count() > job.max_series {
+        return Err(too_many_series(job.max_series));
+    }
+    if sums.memory() > job.max_bytes {
+        return Err(QueryError::TooMuch(
+            "the query gathers too many samples; ask with a larger step, a shorter range, or \
+             fewer series"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Reads units into sums of their own.
+fn read(job: &Job, units: &[Unit]) -> Result<(Accumulator, QueryStats), QueryError> {
+    let mut sampler = Sampler::new(&job.leaf, job.grid);
+    let mut stats = QueryStats::default();
+    let mut leveler = Leveler::new();
+    let filters = job.leaf.pipeline().leading_filters();
+    let mut series = 0;
+    for unit in units {
+        if job.cancelled.load(Ordering::Relaxed) || Instant::now() >= job.deadline {
+            break; // whoever waits looks at the clock
+        }
+        let stream = unit.stream();
+        sampler.bind(&stream.labels);
+        if !job.leaf.needs_lines() && !job.levels && count(job, unit, &mut sampler, &mut stats)? {
+            continue;
+        }
+        let mut matched = 0;
+        scan(unit, filters, &mut stats, |lines, hits| {
+            for index in hits {
+                let i = *index as usize;
+                let at = lines.at[i];
+                if !sampler.wants(at) {
+                    continue;
+                }
+                let line = lines.line(i);
+                let stored = lines.metadata_of(i);
+                let leveled;
+                let metadata = if job.levels {
+                    leveled = leveler.level(&stream.labels, stored, line);
+                    Some(&leveled)
+                } else {
+                    stored
+                };
+                matched += u64::from(sampler.add_rest(at, line, metadata));
+            }
+            Ok(())
+        })?;
+        stats.lines_matched += matched;
+        if sampler.series_count() != series {
+            series = sampler.series_count();
+            check_size(sampler.accumulator(), job)?;
+        }
+    }
+    check_size(sampler.accumulator(), job)?;
+    Ok((sampler.into_accumulator(), stats))
+}
+
+/// Counts a unit without reading its lines; false when that is not possible for it.
+fn count(
+    job: &Job,
+    unit: &Unit,
+    sampler: &mut Sampler<'_>,
+    stats: &mut QueryStats,
+) -> Result<bool, QueryError> {
+    let Unit::Chunk { partition, meta, .. } = unit else { return Ok(false) };
+    if job.leaf.needs_metadata() && meta.has_metadata() {
+        return Ok(false);
+    }
+    if sampler.add_counted(meta.min, meta.max, u64::from(meta.lines), meta.line_bytes) {
+        return Ok(true);
+    }
+    // Either every minute counts as a whole or none does: what was added can't be taken back.
+    let minutes = || {
+        meta.minutes.iter(meta.min).map(|minute| {
+            // What the chunk has of a minute may be narrower than the minute.
+            let first = (minute.start + 1).max(meta.min);
+            (first, (minute.start + MINUTE).min(meta.max), minute)
+        })
+    };
+    if minutes().all(|(first, last, _)| sampler.add_counted(first, last, 0, 0)) {
+        for (first, last, minute) in minutes() {
+            sampler.add_counted(first, last, minute.lines, minute.bytes);
+        }
+        return Ok(true);
+    }
+    // Some minute is cut: the times decide, still without reading text.
+    let (mut scratch, mut at, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    let read = partition.data(meta.number, |bytes| {
+        let chunk = ChunkReader::new(bytes)?;
+        chunk.times(&mut scratch, &mut at)?;
+        chunk.ends(&mut scratch, &mut ends)
+    });
+    match read {
+        Ok(Ok(())) => {}
+        Ok(Err(what)) => {
+            let place = format!("{} chunk {}", partition.name, meta.number);
+            return Err(internal(StoreError::corrupt(place, what)));
+        }
+        // Retention was quicker than the query.
+        Err(StoreError::Gone(_)) => return Ok(true),
+        Err(error) => return Err(internal(error)),
+    }
+    stats.chunks_decoded += 1;
+    stats.compressed_bytes += u64::from(meta.stored_bytes);
+    let mut start = 0;
+    for (at, end) in at.iter().zip(&ends) {
+        sampler.add_unread(*at, u64::from(end - start), None);
+        start = end + 1;
+    }
+    Ok(true)
+}
+
+/// Whether `detected_level` can make a difference.
+fn may_use_level(leaf: &Leaf) -> bool {
+    let in_labels = match &leaf.group {
+        Group::By(names) => names.iter().any(|name| name == "detected_level"),
+        Group::All | Group::Without(_) => true,
+    };
+    // A stage that names it has it somewhere in its text; a false alarm costs time only.
+    let names_it = |stage: &Stage| format!("{stage:?}").contains("detected_level");
+    in_labels || leaf.aggregation.over.log.stages.iter().any(names_it)
+}

@@ -1,0 +1,99 @@
+//! gRPC services generated from `proto/`, and calls that keep the message's own bytes.
+//!
+//! A door for spans needs the bytes twice: to decode them into the model, and for the
+//! journal. So it takes no generated message.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::marker::PhantomData;
+
+use axum::body::Body;
+use axum::response::IntoResponse;
+use bytes::{Buf, Bytes};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Request, Response, Status};
+
+/// Jaeger's services.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod jaeger {
+    include!(concat!(env!("OUT_DIR"), "/services/jaeger.api_v2.rs"));
+}
+
+/// OTLP's trace service.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod otlp {
+    include!(concat!(
+        env!("OUT_DIR"),
+        "/services/opentelemetry.proto.collector.trace.v1.rs"
+    ));
+}
+
+/// Answers a unary call whose request is handed on as bytes, decompressed.
+/// `limit` bounds the message as sent and as decompressed.
+pub async fn unary<R, F>(
+    request: http::Request<Body>,
+    limit: usize,
+    answer: impl Fn(Bytes) -> F,
+) -> http::Response<tonic::body::Body>
+where
+    R: prost::Message + 'static,
+    F: Future<Output = Result<R, Status>>,
+{
+    let service = tower::service_fn(|request: Request<Bytes>| {
+        let answer = answer(request.into_inner());
+        async { answer.await.map(Response::new) }
+    });
+    tonic::server::Grpc::new(RawCodec::<R>(PhantomData))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(limit)
+        .unary(service, request)
+        .await
+}
+
+/// Answers calls of services and methods that are not here.
+pub async fn unimplemented() -> Result<impl IntoResponse, Infallible> {
+    Ok(Status::unimplemented("unknown service or method").into_http::<Body>())
+}
+
+/// Requests as they are, answers as protobuf.
+struct RawCodec<R>(PhantomData<fn(R)>);
+
+impl<R: prost::Message + 'static> Codec for RawCodec<R> {
+    type Encode = R;
+    type Decode = Bytes;
+    type Encoder = AnswerEncoder<R>;
+    type Decoder = RawDecoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        AnswerEncoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        RawDecoder
+    }
+}
+
+struct AnswerEncoder<R>(PhantomData<fn(R)>);
+
+impl<R: prost::Message> Encoder for AnswerEncoder<R> {
+    type Item = R;
+    type Error = Status;
+
+    fn encode(&mut self, item: R, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        item.encode(to)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+struct RawDecoder;
+
+impl Decoder for RawDecoder {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}

@@ -1,0 +1,245 @@
+//! What all HTTP routes share: a panic costs one request, answers are compressed for who
+//! asks, requests are counted by endpoint.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::metrics::histogram::exponential_buckets;
+use tower_http::CompressionLevel;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
+
+use crate::runtime::pool::panic_text;
+use crate::telemetry::metrics::{Counter, Family, Gauge, Histogram, Metrics};
+
+/// Smaller answers fit a packet as they are.
+const COMPRESS_ABOVE: u64 = 1024;
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Requests by endpoint. The endpoint is the route, never the path: paths are endless.
+#[derive(Clone)]
+pub struct HttpMetrics {
+    requests: Family<Labels, Counter>,
+    seconds: Family<Labels, Histogram, fn() -> Histogram>,
+    in_flight: Gauge,
+}
+
+impl HttpMetrics {
+    pub fn new(metrics: &Metrics) -> Self {
+        let seconds: Family<Labels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(buckets);
+        Self {
+            requests: metrics.register(
+                "http_requests",
+                "Requests answered, by endpoint and status",
+                Family::default(),
+            ),
+            seconds: metrics.register(
+                "http_request_seconds",
+                "Time until an answer began, by endpoint",
+                seconds,
+            ),
+            in_flight: metrics.gauge("http_requests_in_flight", "Requests being answered"),
+        }
+    }
+}
+
+/// 1 ms to 65 s.
+fn buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 9))
+}
+
+/// Wraps `router`. `listener` names it in metrics, `max_body` bounds bodies that handlers
+/// take as a whole (gRPC services have bounds of their own).
+pub fn layers(
+    router: Router,
+    listener: &'static str,
+    max_body: usize,
+    metrics: &HttpMetrics,
+) -> Router {
+    let state = Arc::new(Measure {
+        listener,
+        metrics: metrics.clone(),
+    });
+    let compression = CompressionLayer::new()
+        .gzip(true)
+        .quality(CompressionLevel::Fastest)
+        .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_ABOVE)));
+    router
+        .layer(DefaultBodyLimit::max(max_body))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(compression)
+        .layer(from_fn_with_state(state, measure))
+}
+
+struct Measure {
+    listener: &'static str,
+    metrics: HttpMetrics,
+}
+
+async fn measure(State(state): State<Arc<Measure>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = known_method(request.method());
+    let endpoint = request.extensions().get::<MatchedPath>();
+    let endpoint = endpoint.map_or_else(|| "other".to_owned(), |p| p.as_str().to_owned());
+    // Given back by drop: a client that goes away drops the request half-way.
+    let in_flight = InFlight::enter(&state.metrics.in_flight);
+    let response = next.run(request).await;
+    drop(in_flight);
+    let seconds = began.elapsed().as_secs_f64();
+    let place = vec![
+        ("listener", state.listener.to_owned()),
+        ("endpoint", endpoint),
+    ];
+    state.metrics.seconds.get_or_create(&place).observe(seconds);
+    let mut labels = place;
+    labels.push(("method", method.to_owned()));
+    labels.push(("status", response.status().as_u16().to_string()));
+    state.metrics.requests.get_or_create(&labels).inc();
+    response
+}
+
+/// Methods are whatever a client writes; label values must not be.
+fn known_method(method: &axum::http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+struct InFlight(Gauge);
+
+impl InFlight {
+    fn enter(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    // The place is in the panic hook's output already.
+    tracing::error!("a request panicked: {}", panic_text(&*panic));
+    let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        text,
+        "internal error; the log says more\n",
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::routing::{get, post};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn app(metrics: &Metrics) -> Router {
+        let router = Router::new()
+            .route("/item/{id}", get(|| async { "small" }))
+            .route("/large", get(|| async { "x".repeat(10_000) }))
+            .route(
+                "/panic",
+                get(|| async {
+                    if true {
+                        panic!("boom")
+                    }
+                }),
+            )
+            .route(
+                "/body",
+                post(|body: axum::body::Bytes| async move { body.len().to_string() }),
+            );
+        layers(router, "test", 10, &HttpMetrics::new(metrics))
+    }
+
+    async fn ask(app: &Router, method: &str, path: &str, body: &'static str) -> Response {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("accept-encoding", "gzip")
+            .body(Body::from(body))
+            .expect("request");
+        app.clone().oneshot(request).await.expect("infallible")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_and_the_next_request_is_answered() {
+        let app = app(&Metrics::default());
+        let answer = ask(&app, "GET", "/panic", "").await;
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(
+            ask(&app, "GET", "/item/1", "").await.status(),
+            StatusCode::OK
+        );
+    }
+
+    #[tokio::test]
+    async fn large_answers_are_compressed_and_small_ones_are_not() {
+        let app = app(&Metrics::default());
+        let large = ask(&app, "GET", "/large", "").await;
+        assert_eq!(large.headers()[header::CONTENT_ENCODING], "gzip");
+        let bytes = to_bytes(large.into_body(), 100_000).await.expect("body");
+        assert!(bytes.starts_with(&[0x1f, 0x8b]) && bytes.len() < 1_000);
+        let small = ask(&app, "GET", "/item/1", "").await;
+        assert!(!small.headers().contains_key(header::CONTENT_ENCODING));
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded() {
+        let app = app(&Metrics::default());
+        assert_eq!(
+            ask(&app, "POST", "/body", "0123456789").await.status(),
+            StatusCode::OK
+        );
+        let refused = ask(&app, "POST", "/body", "0123456789a").await;
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn requests_are_counted_by_route_and_status() {
+        let metrics = Metrics::default();
+        let app = app(&metrics);
+        for path in ["/item/1", "/item/2", "/nowhere", "/panic"] {
+            ask(&app, "GET", path, "").await;
+        }
+        ask(&app, "BREW", "/item/3", "").await;
+        let text = metrics.render();
+        for (endpoint, method, status, count) in [
+            ("/item/{id}", "GET", 200, 2),
+            ("/item/{id}", "other", 405, 1),
+            ("other", "GET", 404, 1),
+            ("/panic", "GET", 500, 1),
+        ] {
+            let line = format!(
+                "watchpost_http_requests_total{{listener=\"test\",endpoint=\"{endpoint}\",\
+                 method=\"{method}\",status=\"{status}\"}} {count}\n"
+            );
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        assert!(
+            text.contains("watchpost_http_requests_in_flight 0\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! What is known of a chunk without reading it.
+
+use crate::model::time::{MINUTE, Timestamp};
+use crate::model::{StreamId, TimeRange};
+use crate::store::chunk::LineBlock;
+use crate::store::codec::{Reader, Writer};
+
+/// Flag beside those of the analysis: some line has structured metadata.
+const HAS_METADATA: u8 = 0x80;
+
+/// Facts about one chunk of one stream in one day.
+///
+/// On disk: version u8 = 1 | stream 16 bytes | min time zigzag | max − min varint | lines |
+/// line bytes | stored bytes | flags | minutes (see [`Minutes`]), as varints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkMeta {
+    /// Number within the day, in order of sealing.
+    pub number: u32,
+    pub stream: StreamId,
+    pub min: Timestamp,
+    pub max: Timestamp,
+    pub lines: u32,
+    /// Bytes of all lines.
+    pub line_bytes: u64,
+    /// Bytes of the chunk as stored.
+    pub stored_bytes: u32,
+    /// Properties found by the analysis (index/analyze.rs).
+    pub flags: u8,
+    pub minutes: Minutes,
+}
+
+/// Lines and bytes of each whole minute of Unix time, so that counts read no lines.
+///
+/// A minute excludes its first instant and includes its last, as the windows of LogQL's range
+/// functions do: then windows that begin and end on minutes consist of whole minutes.
+///
+/// Encoded: per minute that has lines, the distance to the minute before (the first from
+/// the chunk's first), lines, bytes, as varints.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Minutes(Box<[u8]>);
+
+/// The minute that an instant belongs to.
+fn minute_of(at: Timestamp) -> i64 {
+    at.saturating_sub(1).div_euclid(MINUTE)
+}
+
+/// What one minute of a chunk holds: lines with `start < t <= start + 1 min`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Minute {
+    /// Nanoseconds; the instant itself is not in the minute.
+    pub start: Timestamp,
+    pub lines: u64,
+    pub bytes: u64,
+}
+
+impl Minutes {
+    fn of(block: &LineBlock) -> Self {
+        let mut w = Writer::default();
+        let mut before = block.at.first().map_or(0, |at| minute_of(*at));
+        let (mut minute, mut lines, mut bytes) = (before, 0u64, 0u64);
+        let mut start = 0;
+        for (at, end) in block.at.iter().zip(&block.ends) {
+            let this = minute_of(*at);
+            if this != minute {
+                w.varint(minute.abs_diff(before));
+                w.varint(lines);
+                w.varint(bytes);
+                (before, minute, lines, bytes) = (minute, this, 0, 0);
+            }
+            lines += 1;
+            bytes += u64::from(end - start);
+            start = end + 1;
+        }
+        if lines > 0 {
+            w.varint(minute.abs_diff(before));
+            w.varint(lines);
+            w.varint(bytes);
+        }
+        Self(w.finish().into())
+    }
+
+    /// The minutes, oldest first; `min` is the chunk's first time.
+    pub fn iter(&self, min: Timestamp) -> impl Iterator<Item = Minute> + '_ {
+        let mut r = Reader::new(&self.0);
+        let mut minute = minute_of(min);
+        std::iter::from_fn(move || {
+            // Verified when the meta was decoded.
+            minute = minute.checked_add_unsigned(r.varint().ok()?)?;
+            let (lines, bytes) = (r.varint().ok()?, r.varint().ok()?);
+            Some(Minute { start: minute.checked_mul(MINUTE)?, lines, bytes })
+        })
+    }
+}
+
+impl ChunkMeta {
+    /// Describes lines sorted by time, at least one.
+    pub fn of(block: &LineBlock, stream: StreamId, stored_bytes: u32, flags: u8) -> Self {
+        Self {
+            number: 0,
+            stream,
+            min: block.at.first().copied().unwrap_or(0),
+            max: block.at.last().copied().unwrap_or(0),
+            lines: block.len() as u32,
+            line_bytes: block.line_bytes(),
+            stored_bytes,
+            flags: if block.metadata.iter().any(|n| *n > 0) { flags | HAS_METADATA } else { flags },
+            minutes: Minutes::of(block),
+        }
+    }
+
+    /// Whether any line has structured metadata.
+    pub fn has_metadata(&self) -> bool {
+        self.flags & HAS_METADATA != 0
+    }
+
+    pub fn overlaps(&self, range: TimeRange) -> bool {
+        range.overlaps(self.min, self.max)
+    }
+
+    /// Memory that it holds, bytes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.minutes.0.len() + 32
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.raw(&[1]);
+        w.raw(&self.stream.to_bytes());
+        w.zigzag(self.min);
+        w.varint(self.max.wrapping_sub(self.min) as u64);
+        w.varint(u64::from(self.lines));
+        w.varint(self.line_bytes);
+        w.varint(u64::from(self.stored_bytes));
+        w.raw(&[self.flags]);
+        w.raw(&self.minutes.0);
+        w.finish()
+    }
+
+    pub fn decode(number: u32, bytes: &[u8]) -> Result<Self, String> {
+        let mut r = Reader::new(bytes);
+        let version = r.u8()?;
+        if version != 1 {
+            return Err(format!("chunk meta version {version}, expected 1"));
+        }
+        let narrow = |n: u64| u32::try_from(n).map_err(|_| "number out of range".to_owned());
+        let stream = StreamId::from_bytes(r.array()?);
+        let min = r.zigzag()?;
+        let max = min.wrapping_add(r.varint()? as i64);
+        let lines = narrow(r.varint()?)?;
+        let line_bytes = r.varint()?;
+        let stored_bytes = narrow(r.varint()?)?;
+        let flags = r.u8()?;
+        let minutes = Minutes(r.bytes(r.remaining())?.into());
+        let mut check = Reader::new(&minutes.0);
+        let mut sum = 0u64;
+        while check.remaining() > 0 {
+            check.varint()?;
+            sum = sum.saturating_add(check.varint()?);
+            check.varint()?;
+        }
+        if sum != u64::from(lines) || max < min {
+            return Err("chunk meta contradicts itself".into());
+        }
+        Ok(Self { number, stream, min, max, lines, line_bytes, stored_bytes, flags, minutes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minutes_count_lines_and_bytes_and_read_back() {
+        let mut block = LineBlock::default();
+        for (at, line) in [(-1, "abc"), (0, ""), (59, "d"), (60, "ee"), (60 * 60, "f")] {
+            block.push(at * 1_000_000_000, line.as_bytes(), None);
+        }
+        let meta = ChunkMeta { number: 9, ..ChunkMeta::of(&block, StreamId(7), 100, 3) };
+        let minutes: Vec<_> =
+            meta.minutes.iter(meta.min).map(|m| (m.start / MINUTE, m.lines, m.bytes)).collect();
+        assert_eq!(minutes, [(-1, 2, 3), (0, 2, 3), (59, 1, 1)]);
+        assert_eq!(ChunkMeta::decode(9, &meta.encode()), Ok(meta.clone()));
+        assert_eq!((meta.lines, meta.line_bytes), (5, 7));
+        for len in 0..meta.encode().len() {
+            // Cut anywhere it is an error, never a panic, never a different meta.
+            assert_ne!(ChunkMeta::decode(9, &meta.encode()[..len]), Ok(meta.clone()));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! A chunk: the frozen lines of one stream, compressed in columns.
+
+pub mod format;
+pub mod lines;
+pub mod meta;
+
+pub use format::{ChunkReader, encode};
+pub use lines::LineBlock;
+pub use meta::ChunkMeta;

@@ -1,0 +1,49 @@
+//! What can go wrong below the store.
+
+use std::path::{Path, PathBuf};
+
+/// An error of the store.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("{path}: {what}: {message}")]
+    Io { path: PathBuf, what: &'static str, message: String, kind: std::io::ErrorKind },
+    #[error("rocksdb: {0}")]
+    Kv(String),
+    #[error("index {0}")]
+    Index(String),
+    /// Bytes on disk are not what was written.
+    #[error("{place}: {what}")]
+    Corrupt { place: String, what: String },
+    /// The day was dropped by retention.
+    #[error("partition {0} is gone")]
+    Gone(String),
+    /// The directory belongs to another process.
+    #[error("{0}: in use by another watchpost process; stop it or choose another storage.path")]
+    Locked(PathBuf),
+    /// The directory was written by another version.
+    #[error("{path}: format version {found}, this program reads {expected}; {advice}")]
+    Format { path: PathBuf, found: String, expected: u32, advice: &'static str },
+    /// A sync failed or the writer died: nothing more is accepted.
+    #[error("store has failed: {0}")]
+    Failed(String),
+    /// The disk is (nearly) full; retry later.
+    #[error("no space left for data: {0}")]
+    Full(String),
+    #[error("shutting down")]
+    Stopped,
+}
+
+impl StoreError {
+    pub fn io(path: &Path, what: &'static str, error: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), what, kind: error.kind(), message: error.to_string() }
+    }
+
+    pub(super) fn kv(error: impl std::fmt::Display) -> Self {
+        Self::Kv(error.to_string())
+    }
+
+    pub fn corrupt(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Corrupt { place: place.into(), what: what.into() }
+    }
+}

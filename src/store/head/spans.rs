@@ -1,0 +1,61 @@
+//! The open block of spans of one day of arrival.
+//!
+//! H3. Spans enter in journal order, so what a seal covers is a prefix of it.
+
+use super::Through;
+use crate::model::Day;
+use crate::model::trace::Span;
+use crate::store::span::SpanBlockBuilder;
+
+/// Spans of one day that are not sealed.
+pub struct SpanHead {
+    pub block: SpanBlockBuilder,
+    /// First record that it holds a span of.
+    pub first_seq: u64,
+    pub through: Through,
+    pub opened_at: i64,
+}
+
+/// A span head that takes no more and is being sealed.
+pub struct FrozenSpans {
+    pub day: Day,
+    pub block: SpanBlockBuilder,
+    pub first_seq: u64,
+    pub through: Through,
+    pub memory: usize,
+}
+
+impl SpanHead {
+    pub fn new(first_seq: u64, now: i64) -> Self {
+        Self {
+            block: SpanBlockBuilder::default(),
+            first_seq,
+            through: Through::default(),
+            opened_at: now,
+        }
+    }
+
+    pub fn push(&mut self, span: &Span, through: Through) {
+        self.block.append(span);
+        self.through = through;
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.block.is_full()
+    }
+
+    pub fn memory(&self) -> usize {
+        self.block.memory()
+    }
+
+    pub fn freeze(self, day: Day) -> FrozenSpans {
+        let memory = self.memory();
+        FrozenSpans {
+            day,
+            block: self.block,
+            first_seq: self.first_seq,
+            through: self.through,
+            memory,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Writing the journal.
+
+use std::fs::{File, OpenOptions};
+use std::io::{IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::record::{
+    Body, RECORD_PREFIX, SEGMENT_HEADER, SEGMENT_MAGIC, decode_prefix, decode_record, encode_header,
+};
+use crate::store::error::StoreError;
+
+/// A segment is closed at this size. Smaller means that less journal stays behind an old
+/// head; larger means fewer files and directory syncs.
+const SEGMENT_BYTES: u64 = 32 << 20;
+
+/// One file of the journal.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub first_seq: u64,
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// The open journal. One thread appends.
+pub struct Journal {
+    dir: PathBuf,
+    /// Closed segments and, last, the open one.
+    segments: Vec<Segment>,
+    file: Arc<File>,
+    next_seq: u64,
+    /// Bytes of a torn record cut off at opening.
+    pub torn_bytes: u64,
+}
+
+/// A segment's path.
+fn segment_path(dir: &Path, first_seq: u64) -> PathBuf {
+    dir.join(format!("{first_seq:020}.wpj"))
+}
+
+/// All segments of a directory, oldest first.
+pub fn list_segments(dir: &Path) -> Result<Vec<Segment>, StoreError> {
+    let mut segments = Vec::new();
+    let files = std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, "list", e))?;
+    for file in files {
+        let file = file.map_err(|e| StoreError::io(dir, "list", e))?;
+        let name = file.file_name();
+        let Some(first_seq) = name.to_str().and_then(|n| n.strip_suffix(".wpj")) else { continue };
+        let Ok(first_seq) = first_seq.parse() else { continue };
+        let bytes = file.metadata().map_err(|e| StoreError::io(dir, "list", e))?.len();
+        segments.push(Segment { first_seq, path: file.path(), bytes });
+    }
+    segments.sort_by_key(|s| s.first_seq);
+    Ok(segments)
+}
+
+impl Journal {
+    /// Opens the journal below `dir`, cuts a torn record off its end (J3), and goes on in a
+    /// fresh segment. `least_seq` is the first number to use when there is no journal.
+    pub fn open(dir: &Path, least_seq: u64) -> Result<Self, StoreError> {
+        let mut segments = list_segments(dir)?;
+        let mut next_seq = least_seq.max(1);
+        let mut torn_bytes = 0;
+        if let Some(last) = segments.last_mut() {
+            let (seq, end) = scan_end(last)?;
+            next_seq = next_seq.max(seq);
+            if end < last.bytes {
+                torn_bytes = last.bytes - end;
+                let file = OpenOptions::new().write(true).open(&last.path);
+                file.and_then(|f| f.set_len(end).and_then(|()| f.sync_all()))
+                    .map_err(|e| StoreError::io(&last.path, "cut a torn record", e))?;
+                last.bytes = end;
+            }
+            if end <= SEGMENT_HEADER as u64 {
+                // Nothing in it: its name may be needed again.
+                std::fs::remove_file(&last.path)
+                    .map_err(|e| StoreError::io(&last.path, "remove", e))?;
+                segments.pop();
+            }
+        }
+        let (segment, file) = create_segment(dir, next_seq)?;
+        segments.push(segment);
+        Ok(Self { dir: dir.to_owned(), segments, file: Arc::new(file), next_seq, torn_bytes })
+    }
+
+    /// Number of the next record.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.bytes).sum()
+    }
+
+    /// The file that a sync must reach for what was appended last.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// Appends records, the first with number [`Journal::next_seq`]. All are written or none.
+    ///
+    /// A failed write is taken back and reported as [`StoreError::Full`] when the disk is
+    /// full; when it can't be taken back the journal has failed.
+    pub fn append(&mut self, received_at: i64, bodies: &[&Body]) -> Result<(), StoreError> {
+        let open = self.open_segment();
+        if open.bytes > SEGMENT_BYTES {
+            self.rotate()?;
+        }
+        let headers: Vec<Vec<u8>> = bodies
+            .iter()
+            .zip(self.next_seq..)
+            .map(|(body, seq)| encode_header(seq, received_at, body))
+            .collect();
+        let mut slices = Vec::with_capacity(2 * bodies.len());
+        for (header, body) in headers.iter().zip(bodies) {
+            slices.push(IoSlice::new(header));
+            slices.push(IoSlice::new(&body.bytes));
+        }
+        let total: u64 = slices.iter().map(|s| s.len() as u64).sum();
+        let before = self.open_segment().bytes;
+        // Linux takes at most 1024 slices a call.
+        let mut file = &*self.file;
+        let mut written = Ok(());
+        for some in slices.chunks_mut(1024) {
+            written = written.and_then(|()| write_all_vectored(&mut file, some));
+        }
+        if let Err(error) = written {
+            let path = self.open_segment().path.clone();
+            let undone = self.file.set_len(before);
+            let undone = undone.and_then(|()| (&*self.file).seek(SeekFrom::Start(before)));
+            return Err(match undone {
+                Ok(_) if error.kind() == std::io::ErrorKind::StorageFull
+                    || error.kind() == std::io::ErrorKind::QuotaExceeded =>
+                {
+                    StoreError::Full(format!("journal: {error}"))
+                }
+                Ok(_) => StoreError::io(&path, "append", error),
+                Err(undo) => StoreError::Failed(format!(
+                    "journal: append failed ({error}) and could not be taken back ({undo})"
+                )),
+            });
+        }
+        self.open_segment().bytes = before + total;
+        self.next_seq += bodies.len() as u64;
+        Ok(())
+    }
+
+    /// Removes segments of which every record is below `low_water` (J2).
+    pub fn forget(&mut self, low_water: u64) -> Result<(), StoreError> {
+        while let [oldest, next, ..] = &self.segments[..] {
+            if next.first_seq > low_water {
+                break;
+            }
+            fail::fail_point!("journal-forget");
+            std::fs::remove_file(&oldest.path)
+                .map_err(|e| StoreError::io(&oldest.path, "remove", e))?;
+            self.segments.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Closes the open segment, synced, and opens the next.
+    pub fn rotate(&mut self) -> Result<(), StoreError> {
+        let path = self.open_segment().path.clone();
+        self.file.sync_data().map_err(|e| {
+            StoreError::Failed(format!("{}: sync: {e}", path.display()))
+        })?;
+        let (segment, file) = create_segment(&self.dir, self.next_seq)?;
+        self.segments.push(segment);
+        self.file = Arc::new(file);
+        Ok(())
+    }
+
+    fn open_segment(&mut self) -> &mut Segment {
+        let last = self.segments.len() - 1;
+        &mut self.segments[last]
+    }
+}
+
+fn create_segment(dir: &Path, first_seq: u64) -> Result<(Segment, File), StoreError> {
+    let path = segment_path(dir, first_seq);
+    let create = || -> std::io::Result<File> {
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let mut header = SEGMENT_MAGIC.to_vec();
+        header.extend_from_slice(&first_seq.to_le_bytes());
+        file.write_all(&header)?;
+        file.sync_all()?;
+        // The name itself must survive a power cut before any record is acknowledged.
+        File::open(dir)?.sync_all()?;
+        Ok(file)
+    };
+    let file = create().map_err(|e| {
+        if e.kind() == std::io::ErrorKind::StorageFull {
+            let _ = std::fs::remove_file(&path);
+            StoreError::Full(format!("journal: {e}"))
+        } else {
+            StoreError::io(&path, "create", e)
+        }
+    })?;
+    Ok((Segment { first_seq, path, bytes: SEGMENT_HEADER as u64 }, file))
+}
+
+fn write_all_vectored(file: &mut &File, mut slices: &mut [IoSlice<'_>]) -> std::io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Sequence number after the last whole record of a segment, and where that record ends.
+fn scan_end(segment: &Segment) -> Result<(u64, u64), StoreError> {
+    let mut next = segment.first_seq;
+    let mut end = SEGMENT_HEADER as u64;
+    let mut file =
+        File::open(&segment.path).map_err(|e| StoreError::io(&segment.path, "open", e))?;
+    let mut header = [0; SEGMENT_HEADER];
+    if file.read_exact(&mut header).is_err() || !header.starts_with(SEGMENT_MAGIC) {
+        return Ok((next, 0));
+    }
+    while let Some((record, after)) = read_record(&file, &segment.path, end, segment.bytes)? {
+        if record.header.seq != next {
+            break;
+        }
+        next += 1;
+        end = after;
+    }
+    Ok((next, end))
+}
+
+/// Reads the record at `offset` of a file of which `len` bytes count. `None`: there is no
+/// whole, undamaged record at that place.
+pub fn read_record(
+    file: &File,
+    path: &Path,
+    offset: u64,
+    len: u64,
+) -> Result<Option<(super::record::Record, u64)>, StoreError> {
+    let start = offset + RECORD_PREFIX as u64;
+    if start > len {
+        return Ok(None);
+    }
+    let mut prefix = [0; RECORD_PREFIX];
+    file.read_exact_at(&mut prefix, offset).map_err(|e| StoreError::io(path, "read", e))?;
+    let Some((size, checksum)) = decode_prefix(&prefix) else { return Ok(None) };
+    let end = start + size as u64;
+    if end > len {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, start).map_err(|e| StoreError::io(path, "read", e))?;
+    Ok(decode_record(Bytes::from(bytes), checksum).map(|record| (record, end)))
+}

@@ -1,0 +1,16 @@
+//! The journal: what is acknowledged but not yet sealed, as append-only segment files.
+//!
+//! J1. A batch is acknowledged only after its record is synced (durability `sync`), or
+//!     written (durability `flush`).
+//! J2. A segment is removed only when all that it holds is in synced partitions.
+//! J3. A torn record ends replay in the last segment and is cut off at opening; elsewhere
+//!     it is corruption: the rest of that segment is quarantined, replay goes on after it.
+//! J4. Sequence numbers grow by one from record to record, over all segments.
+
+pub mod append;
+pub mod record;
+pub mod replay;
+
+pub use append::Journal;
+pub use record::{Body, Record, RecordHeader, RecordKind};
+pub use replay::Replay;

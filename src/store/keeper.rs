@@ -1,0 +1,272 @@
+//! The background thread: flush, index, low-water mark; disk and memory figures; retention.
+//!
+//! C1. A checkpoint is, in this order: note the low-water mark and what is dirty, under one
+//!     lock → flush the families → commit the indices → write the mark, synced → let the
+//!     writer remove old segments. A crash anywhere in between leaves a mark that is too low,
+//!     never one that is too high: replay then skips what is sealed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::chunk::ChunkReader;
+use super::error::StoreError;
+use super::inbox::{Ack, Internal};
+use super::layout::{LOW_WATER_KEY, POSITION_PREFIX, Signal};
+use super::partition::Partition;
+use super::seal::{analyze, span_words};
+use super::span::SpanBlock;
+use super::writer::Shared;
+use crate::model::time::MINUTE;
+use crate::runtime::permits::Account;
+
+/// How often the keeper looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A checkpoint is made when so much was sealed since the last, or so much journal lies there.
+const CHECKPOINT_SEALED: u64 = 32 << 20;
+const CHECKPOINT_JOURNAL: u64 = 64 << 20;
+/// Or when something is dirty for so long.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+/// The journal must not grow beyond this: old heads are sealed.
+const MAX_JOURNAL: u64 = 128 << 20;
+/// How often days are looked over for retention.
+const RETAIN_EVERY: Duration = Duration::from_secs(60);
+/// A catalog that no query asked for so long leaves memory.
+const CATALOG_IDLE: i64 = 10 * MINUTE;
+/// Chunks re-indexed at a time after a start.
+const REINDEX_AT_ONCE: usize = 500;
+
+#[derive(Default)]
+struct Orders {
+    checkpoints: Vec<Ack>,
+    stopped: bool,
+}
+
+/// Handle to the thread.
+pub struct Keeper {
+    orders: Mutex<Orders>,
+    wake: Condvar,
+}
+
+impl Keeper {
+    pub fn start(shared: Arc<Shared>) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
+        let keeper = Arc::new(Self { orders: Mutex::default(), wake: Condvar::new() });
+        let thread = keeper.clone();
+        let handle = std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || thread.run(&shared))?;
+        Ok((keeper, handle))
+    }
+
+    /// Asks for a checkpoint now.
+    pub fn checkpoint(&self, ack: Ack) {
+        self.orders.lock().checkpoints.push(ack);
+        self.wake.notify_one();
+    }
+
+    /// Ends the thread after what it is doing.
+    pub fn stop(&self) {
+        self.orders.lock().stopped = true;
+        self.wake.notify_one();
+    }
+
+    fn run(&self, shared: &Arc<Shared>) {
+        let budget = &shared.options.budget;
+        let accounts = Accounts {
+            memtables: budget.account("rocksdb_memtables"),
+            cache: budget.account("rocksdb_cache"),
+            catalogs: budget.account("catalogs"),
+            streams: budget.account("streams"),
+        };
+        let mut checkpoint_at = Instant::now();
+        let mut retain_at: Option<Instant> = None;
+        loop {
+            let orders = {
+                let mut orders = self.orders.lock();
+                if orders.checkpoints.is_empty() && !orders.stopped {
+                    self.wake.wait_for(&mut orders, LOOK_EVERY);
+                }
+                if orders.stopped {
+                    return;
+                }
+                std::mem::take(&mut orders.checkpoints)
+            };
+            accounts.update(shared);
+            look_at_disk(shared);
+            let recovered = shared.recovered.load(Ordering::Acquire);
+            if recovered && retain_at.is_none_or(|at| at.elapsed() >= RETAIN_EVERY) {
+                retain_at = Some(Instant::now());
+                shared.inbox.push_internal(Internal::Retain);
+                let before = shared.options.clock.now() - CATALOG_IDLE;
+                let partitions: Vec<_> = shared.open.lock().partitions.values().cloned().collect();
+                partitions.iter().for_each(|p| p.evict(before));
+            }
+            let journal = shared.journal_bytes.load(Ordering::Relaxed);
+            if journal > MAX_JOURNAL {
+                shared.inbox.push_internal(Internal::FreezeOld);
+            }
+            let due = !orders.is_empty()
+                || shared.sealed_bytes.load(Ordering::Relaxed) > CHECKPOINT_SEALED
+                || journal > CHECKPOINT_JOURNAL
+                    && checkpoint_at.elapsed() > Duration::from_secs(5)
+                || checkpoint_at.elapsed() > CHECKPOINT_AFTER;
+            if due {
+                checkpoint_at = Instant::now();
+                shared.sealed_bytes.store(0, Ordering::Relaxed);
+                let result = checkpoint(shared);
+                if let Err(error) = &result {
+                    shared.degrade(format!("checkpoint failed, tried again: {error}"));
+                }
+                for ack in orders {
+                    let _ = ack.send(result.clone());
+                }
+            }
+            if recovered && let Err(error) = reindex_some(shared) {
+                shared.degrade(format!("re-indexing failed: {error}"));
+            }
+        }
+    }
+}
+
+/// Makes everything sealed so far safe and tells the journal what it may forget (C1).
+pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
+    let (low_water, dirty, cursors) = {
+        let open = shared.open.lock();
+        let dirty: Vec<(Arc<Partition>, u32)> = open
+            .partitions
+            .values()
+            .filter(|p| p.take_dirty())
+            .map(|p| (p.clone(), p.next_number()))
+            .collect();
+        let cursors: Vec<_> = open
+            .cursors
+            .iter()
+            .map(|(key, value)| {
+                let mut name = POSITION_PREFIX.to_vec();
+                name.extend_from_slice(key);
+                (name, (!value.is_empty()).then(|| value.to_vec()))
+            })
+            .collect();
+        (open.low_water(), dirty, cursors)
+    };
+    let names: Vec<String> = dirty.iter().map(|(p, _)| p.name.clone()).collect();
+    fail::fail_point!("checkpoint-before-flush");
+    if let Err(error) = shared.kv.flush(&names) {
+        dirty.iter().for_each(|(p, _)| p.set_dirty());
+        return Err(error);
+    }
+    fail::fail_point!("checkpoint-before-index");
+    for (partition, next) in &dirty {
+        index_sealed(shared, partition, *next);
+    }
+    fail::fail_point!("checkpoint-before-mark");
+    let mut pairs = cursors;
+    pairs.push((LOW_WATER_KEY.to_vec(), Some(low_water.to_be_bytes().to_vec())));
+    shared.kv.write_meta(&pairs)?;
+    shared.metrics.checkpoints.inc();
+    fail::fail_point!("checkpoint-before-forget");
+    shared.inbox.push_internal(Internal::Forget(low_water));
+    Ok(())
+}
+
+/// Indexes what was sealed since the last time. An index that fails is thrown away and
+/// rebuilt: it only prunes (I3).
+fn index_sealed(shared: &Shared, partition: &Partition, next: u32) {
+    let documents = partition.take_unindexed(next);
+    if documents.is_empty() {
+        return;
+    }
+    if let Err(error) = partition.index.commit(&documents, next) {
+        shared.degrade(format!("index of {} failed and is rebuilt: {error}", partition.name));
+        if let Err(error) = partition.index.reset() {
+            shared.degrade(format!("index of {}: {error}", partition.name));
+        }
+    }
+}
+
+/// Indexes chunks that the index lacks: after a crash, or when it was thrown away.
+fn reindex_some(shared: &Shared) -> Result<(), StoreError> {
+    let partitions: Vec<_> = shared.open.lock().partitions.values().cloned().collect();
+    for partition in partitions {
+        let indexed = partition.index.indexed_below();
+        let waiting = partition.first_unindexed();
+        if indexed >= waiting {
+            continue;
+        }
+        let until = waiting.min(indexed + REINDEX_AT_ONCE as u32);
+        let mut documents = Vec::new();
+        for number in indexed..until {
+            let words = partition.data(number, |bytes| match partition.id.signal {
+                Signal::Logs => {
+                    let lines = ChunkReader::new(bytes).and_then(|chunk| chunk.lines())?;
+                    Ok(analyze(&lines).1)
+                }
+                Signal::Spans => match SpanBlock::decode(bytes) {
+                    Ok(block) => Ok(span_words(&block)),
+                    Err(error) => Err(error.to_string()),
+                },
+            });
+            match words {
+                Ok(Ok(words)) => documents.push((number, words)),
+                Ok(Err(what)) => {
+                    let what: String = what;
+                    shared.degrade(format!("{} chunk {number}: {what}", partition.name));
+                }
+                Err(StoreError::Gone(_)) => return Ok(()),
+                Err(error) => shared.degrade(error.to_string()),
+            }
+        }
+        // What is indexed must be flushed (I2): these chunks came from an earlier run, or
+        // from before a reset; flushing again costs nothing when they are.
+        shared.kv.flush(std::slice::from_ref(&partition.name))?;
+        if let Err(error) = partition.index.commit(&documents, until) {
+            partition.index.reset()?;
+            return Err(error);
+        }
+        tracing::info!(partition = %partition.name, from = indexed, until, "re-indexed");
+    }
+    Ok(())
+}
+
+struct Accounts {
+    memtables: Account,
+    cache: Account,
+    catalogs: Account,
+    streams: Account,
+}
+
+impl Accounts {
+    fn update(&self, shared: &Shared) {
+        let (memtables, cache) = shared.kv.memory();
+        self.memtables.set(memtables);
+        self.cache.set(cache);
+        let (partitions, heads) = {
+            let open = shared.open.lock();
+            (open.partitions.values().cloned().collect::<Vec<_>>(), open.heads.len())
+        };
+        self.catalogs.set(partitions.iter().map(|p| p.memory()).sum());
+        self.streams.set(shared.streams.memory());
+        let m = &shared.metrics;
+        m.partitions.set(partitions.len() as i64);
+        m.streams.set(shared.streams.len() as i64);
+        m.heads.set(heads as i64);
+        m.journal_size.set(shared.journal_bytes.load(Ordering::Relaxed) as i64);
+    }
+}
+
+/// Notes whether the disk has room, so that writes are refused before it has none.
+pub fn look_at_disk(shared: &Shared) {
+    let Ok(disk) = rustix::fs::statvfs(shared.layout.root()) else { return };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    shared.metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+    let full = free < shared.options.min_free_bytes;
+    if shared.disk_full.swap(full, Ordering::Relaxed) != full {
+        if full {
+            tracing::error!(free, "disk is nearly full: nothing is accepted until there is room");
+        } else {
+            tracing::info!(free, "disk has room again");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! RocksDB; nobody else imports it.
+//!
+//! K1. Families of days are written without RocksDB's own log: the journal is their log.
+//!     They are safe after [`Kv::flush`] returned, not before.
+//! K2. `meta` is written with RocksDB's log and a sync: safe when the call returns.
+//! K3. Nothing in a day is overwritten except the small "sealed through" records, so blob
+//!     files need no garbage collection.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, Direction, FlushOptions, IteratorMode, MultiThreaded, Options, ReadOptions,
+    WriteBatch, WriteBufferManager, WriteOptions,
+};
+
+use super::error::StoreError;
+use super::layout::META_FAMILY;
+
+type Db = DBWithThreadMode<MultiThreaded>;
+
+/// Values from this size on go to blob files: chunks do, metas and filters do not.
+const MIN_BLOB_BYTES: u64 = 16 << 10;
+
+/// Sizes that RocksDB gets from the memory budget.
+#[derive(Clone, Copy, Debug)]
+pub struct KvOptions {
+    /// All memtables together, bytes.
+    pub write_buffers: usize,
+    /// Block cache (index, filter and data blocks), bytes.
+    pub cache: usize,
+}
+
+/// One open database.
+pub struct Kv {
+    db: Db,
+    cache: Cache,
+    buffers: WriteBufferManager,
+    family_buffer: usize,
+}
+
+/// Writes that become visible, and later safe, together. One family only.
+#[derive(Default)]
+pub struct Batch(Vec<(Box<[u8]>, Value)>);
+
+/// What a batch writes under a key.
+type Value = Box<[u8]>;
+
+impl Batch {
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl Into<Box<[u8]>>) {
+        self.0.push((key.as_ref().into(), value.into()));
+    }
+}
+
+impl Kv {
+    /// Opens or creates the database with all families that it has.
+    pub fn open(path: &Path, options: KvOptions) -> Result<Self, StoreError> {
+        let cache = Cache::new_lru_cache(options.cache);
+        let buffers = WriteBufferManager::new_write_buffer_manager(options.write_buffers, false);
+        // Four memtables of a family fit the budget: a log day and a span day, each with
+        // one filling and one being flushed.
+        let family_buffer = (options.write_buffers / 4).clamp(1 << 20, 8 << 20);
+        let base = base_options(&buffers);
+        let mut families = if path.join("CURRENT").exists() {
+            Db::list_cf(&base, path).map_err(StoreError::kv)?
+        } else {
+            Vec::new()
+        };
+        families.retain(|name| name != "default" && name != META_FAMILY);
+        let mut descriptors = vec![
+            ColumnFamilyDescriptor::new("default", meta_options()),
+            ColumnFamilyDescriptor::new(META_FAMILY, meta_options()),
+        ];
+        for name in families {
+            descriptors.push(ColumnFamilyDescriptor::new(name, day_options(&cache, family_buffer)));
+        }
+        let db = Db::open_cf_descriptors(&base, path, descriptors).map_err(StoreError::kv)?;
+        Ok(Self { db, cache, buffers, family_buffer })
+    }
+
+    /// Opens the database for looking only; a running process may hold it.
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        let cache = Cache::new_lru_cache(8 << 20);
+        let buffers = WriteBufferManager::new_write_buffer_manager(1 << 20, false);
+        let base = base_options(&buffers);
+        let families = Db::list_cf(&base, path).map_err(StoreError::kv)?;
+        let descriptors = families.into_iter().map(|name| {
+            let options =
+                if name == META_FAMILY { meta_options() } else { day_options(&cache, 1 << 20) };
+            ColumnFamilyDescriptor::new(name, options)
+        });
+        let db = Db::open_cf_descriptors_read_only(&base, path, descriptors, false)
+            .map_err(StoreError::kv)?;
+        Ok(Self { db, cache, buffers, family_buffer: 1 << 20 })
+    }
+
+    /// Names of the days' families below `path`, without opening anything.
+    pub fn families(path: &Path) -> Result<Vec<String>, StoreError> {
+        if !path.join("CURRENT").exists() {
+            return Ok(Vec::new());
+        }
+        let mut names = Db::list_cf(&Options::default(), path).map_err(StoreError::kv)?;
+        names.retain(|name| name != "default" && name != META_FAMILY);
+        Ok(names)
+    }
+
+    pub fn create_family(&self, name: &str) -> Result<(), StoreError> {
+        if self.db.cf_handle(name).is_some() {
+            return Ok(());
+        }
+        self.db
+            .create_cf(name, &day_options(&self.cache, self.family_buffer))
+            .map_err(StoreError::kv)
+    }
+
+    /// Drops a family with all its files; quick whatever its size.
+    pub fn drop_family(&self, name: &str) -> Result<(), StoreError> {
+        if self.db.cf_handle(name).is_none() {
+            return Ok(());
+        }
+        self.db.drop_cf(name).map_err(StoreError::kv)
+    }
+
+    fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, StoreError> {
+        self.db.cf_handle(name).ok_or_else(|| StoreError::Gone(name.to_owned()))
+    }
+
+    /// Writes a batch to a day's family (K1).
+    pub fn write(&self, family: &str, batch: Batch) -> Result<(), StoreError> {
+        let handle = self.family(family)?;
+        let mut writes = WriteBatch::default();
+        for (key, value) in batch.0 {
+            writes.put_cf(&handle, key, value);
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(writes, &options).map_err(StoreError::kv)
+    }
+
+    /// Writes to `meta`; safe on return (K2). A `None` value deletes.
+    pub fn write_meta(&self, pairs: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError> {
+        let handle = self.family(META_FAMILY)?;
+        let mut writes = WriteBatch::default();
+        for (key, value) in pairs {
+            match value {
+                Some(value) => writes.put_cf(&handle, key, value),
+                None => writes.delete_cf(&handle, key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(writes, &options).map_err(StoreError::kv)
+    }
+
+    /// Hands the value to `read` without copying it.
+    pub fn get<T>(
+        &self,
+        family: &str,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        let handle = self.family(family)?;
+        let value = self.db.get_pinned_cf(&handle, key).map_err(StoreError::kv)?;
+        Ok(value.map(|value| read(&value)))
+    }
+
+    /// Calls `visit` with every pair whose key begins with `prefix`, in order of keys,
+    /// until it returns false.
+    pub fn scan(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let handle = self.family(family)?;
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut rows = self.db.raw_iterator_cf_opt(&handle, options);
+        rows.seek(prefix);
+        while let Some((key, value)) = rows.item() {
+            if !key.starts_with(prefix) || !visit(key, value) {
+                return Ok(());
+            }
+            rows.next();
+        }
+        rows.status().map_err(StoreError::kv)
+    }
+
+    /// The greatest key that begins with `prefix`.
+    pub fn last_key(&self, family: &str, prefix: u8) -> Result<Option<Box<[u8]>>, StoreError> {
+        let handle = self.family(family)?;
+        let after = [prefix + 1];
+        let mode = IteratorMode::From(&after, Direction::Reverse);
+        for row in self.db.iterator_cf(&handle, mode) {
+            let (key, _) = row.map_err(StoreError::kv)?;
+            if key.first() == Some(&prefix) {
+                return Ok(Some(key));
+            }
+            if key.first() < Some(&prefix) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes everything written to these families safe.
+    pub fn flush(&self, families: &[String]) -> Result<(), StoreError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        for name in families {
+            // A family dropped meanwhile has nothing left to lose.
+            if let Some(handle) = self.db.cf_handle(name) {
+                self.db.flush_cf_opt(&handle, &options).map_err(StoreError::kv)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes held by memtables and by the block cache.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.buffers.get_usage(), self.cache.get_usage())
+    }
+
+    /// Waits for background work to end.
+    pub fn stop(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+}
+
+fn base_options(buffers: &WriteBufferManager) -> Options {
+    let mut o = Options::default();
+    o.create_if_missing(true);
+    o.create_missing_column_families(true);
+    o.set_write_buffer_manager(buffers);
+    o.set_max_background_jobs(2);
+    o.set_max_subcompactions(1);
+    o.set_max_open_files(128);
+    o.set_max_total_wal_size(16 << 20);
+    o.set_bytes_per_sync(1 << 20);
+    o.set_wal_bytes_per_sync(512 << 10);
+    o.set_keep_log_file_num(2);
+    o.set_max_log_file_size(1 << 20);
+    o.set_stats_dump_period_sec(0);
+    o.set_max_manifest_file_size(4 << 20);
+    o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    o
+}
+
+fn meta_options() -> Options {
+    let mut o = Options::default();
+    o.set_write_buffer_size(1 << 20);
+    o.set_compression_type(DBCompressionType::Lz4);
+    o
+}
+
+fn day_options(cache: &Cache, buffer: usize) -> Options {
+    let mut table = rocksdb::BlockBasedOptions::default();
+    table.set_block_size(16 << 10);
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    let mut o = Options::default();
+    o.set_block_based_table_factory(&table);
+    o.set_write_buffer_size(buffer);
+    o.set_max_write_buffer_number(2);
+    // Chunks, blocks and filters are compressed or incompressible already.
+    o.set_compression_type(DBCompressionType::None);
+    o.set_enable_blob_files(true);
+    o.set_min_blob_size(MIN_BLOB_BYTES);
+    o.set_blob_file_size(128 << 20);
+    o.set_blob_compression_type(DBCompressionType::None);
+    o.set_enable_blob_gc(false);
+    o
+}

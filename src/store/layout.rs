@@ -1,0 +1,175 @@
+//! Every file, column family and key of a data directory, spelled once.
+//!
+//! ```text
+//! <storage.path>/
+//!   FORMAT                 format version of the directory, decimal
+//!   LOCK                   held while a process has it open
+//!   journal/<first seq>.wpj
+//!   db/                    RocksDB: families `meta`, `log-YYYYMMDD`, `span-YYYYMMDD`
+//!   index/log-YYYYMMDD/    tantivy
+//!   index/span-YYYYMMDD/   tantivy
+//! ```
+//!
+//! A log day's family (numbers big-endian; a chunk's number is its order of sealing):
+//!
+//! ```text
+//! 00 chunk u32        -> chunk, a blob (chunk/format.rs)
+//! 01 chunk u32        -> ChunkMeta (chunk/meta.rs)
+//! 02 stream id        -> tenant and labels (streams.rs)
+//! 03 stream id        -> journal position up to which its lines are sealed
+//! 04 chunk u32        -> gram filter (index/filter.rs)
+//! ```
+//!
+//! A span day's family (the day of *arrival*, so that no clock of a sender opens old days):
+//!
+//! ```text
+//! 00 block u32            -> span block, a blob (span.rs)
+//! 01 block u32            -> BlockMeta
+//! 02 trace id, block u32  -> nothing
+//! 03                      -> journal position up to which spans are sealed
+//! 04 block u32            -> gram filter
+//! 05 service 00 operation 00 kind -> nothing
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::model::{Day, StreamId};
+
+/// Version of everything below a data directory. Raised with every incompatible change.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Family of what belongs to no day.
+pub const META_FAMILY: &str = "meta";
+
+/// Key in `meta`: sequence number below which the journal is no longer needed.
+pub const LOW_WATER_KEY: &[u8] = b"low-water";
+/// Prefix in `meta` of positions of followed files.
+pub const POSITION_PREFIX: &[u8] = b"position/";
+
+/// What a day holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    Logs,
+    Spans,
+}
+
+/// A day of one signal: the unit of retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId {
+    pub signal: Signal,
+    pub day: Day,
+}
+
+impl PartitionId {
+    /// Name of its family and of its index directory.
+    pub fn name(self) -> String {
+        let signal = match self.signal {
+            Signal::Logs => "log",
+            Signal::Spans => "span",
+        };
+        format!("{signal}-{}", self.day.compact())
+    }
+
+    /// The reverse of [`PartitionId::name`].
+    pub fn parse(name: &str) -> Option<Self> {
+        let (signal, day) = name.split_once('-')?;
+        let signal = match signal {
+            "log" => Signal::Logs,
+            "span" => Signal::Spans,
+            _ => return None,
+        };
+        Some(Self { signal, day: Day::parse_compact(day)? })
+    }
+}
+
+impl std::fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// Paths below one data directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn format_file(&self) -> PathBuf {
+        self.root.join("FORMAT")
+    }
+
+    pub fn lock_file(&self) -> PathBuf {
+        self.root.join("LOCK")
+    }
+
+    pub fn journal_dir(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    pub fn db_dir(&self) -> PathBuf {
+        self.root.join("db")
+    }
+
+    pub fn index_root(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    pub fn index_dir(&self, partition: PartitionId) -> PathBuf {
+        self.index_root().join(partition.name())
+    }
+}
+
+/// First byte of a key in a day's family.
+pub mod prefix {
+    pub const DATA: u8 = 0;
+    pub const META: u8 = 1;
+    /// Streams of a log day; trace ids of a span day.
+    pub const STREAM: u8 = 2;
+    pub const TRACE: u8 = 2;
+    pub const SEALED_THROUGH: u8 = 3;
+    pub const FILTER: u8 = 4;
+    pub const OPERATION: u8 = 5;
+}
+
+/// Key of the `number`-th chunk or block, or of its meta or filter.
+pub fn number_key(prefix: u8, number: u32) -> [u8; 5] {
+    let mut key = [prefix; 5];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key of something a stream has.
+pub fn stream_key(prefix: u8, stream: StreamId) -> [u8; 17] {
+    let mut key = [prefix; 17];
+    key[1..].copy_from_slice(&stream.to_bytes());
+    key
+}
+
+/// Number in a key made by [`number_key`].
+pub fn number_of_key(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(1..5)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partition_names_round_trip() {
+        for signal in [Signal::Logs, Signal::Spans] {
+            let id = PartitionId { signal, day: Day(20_779) };
+            assert_eq!(PartitionId::parse(&id.name()), Some(id));
+        }
+        assert_eq!(PartitionId::parse("log-2026"), None);
+        assert_eq!(PartitionId::parse("meta"), None);
+    }
+}

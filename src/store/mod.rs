@@ -1,0 +1,199 @@
+//! Everything that must survive a crash. Synchronous; knows no protocol and no language.
+//!
+//! ```text
+//! append → inbox → writer → journal → syncer → acknowledgement
+//!                    └→ heads → pool: seal → writer → partition (RocksDB)
+//!                                              keeper: flush → index → low-water mark
+//! readers ← snapshot (heads and catalogs under one lock)
+//! ```
+//!
+//! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
+//! L in `chunk/lines`, D in `partition`, I in `index`, W in `writer`, C in `keeper`.
+
+pub mod chunk;
+pub mod codec;
+pub mod error;
+pub mod head;
+mod inbox;
+pub mod index;
+pub mod inspect;
+pub mod journal;
+mod keeper;
+pub mod kv;
+pub mod layout;
+mod metrics;
+pub mod options;
+pub mod partition;
+pub mod recovery;
+pub mod retention;
+pub mod seal;
+pub mod snapshot;
+pub mod span;
+pub mod streams;
+mod sync;
+mod writer;
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use error::StoreError;
+pub use inbox::Payload;
+pub use journal::Body;
+pub use journal::record::{Cursor, RecordKind, encode_batch};
+pub use options::{Decoded, Decoder, Durability, OnFailure, Options};
+pub use snapshot::{LogSnapshot, SpanSnapshot};
+pub use streams::Stream;
+
+use crate::model::{Matcher, StreamId, TimeRange};
+use crate::runtime::permits::Permit;
+use inbox::{Append, Internal};
+use keeper::Keeper;
+use layout::Signal;
+use sync::Syncer;
+use writer::Shared;
+
+/// The store of one data directory. Everything behind one handle, cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    syncer: Arc<Syncer>,
+    keeper: Arc<Keeper>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// Holds the lock on the directory.
+    _lock: File,
+}
+
+/// Waits until an append is as safe as the durability promises.
+pub struct Pending(oneshot::Receiver<Result<(), StoreError>>);
+
+impl Pending {
+    pub async fn wait(self) -> Result<(), StoreError> {
+        // A dropped sender means that the writer ended before it came to this append.
+        self.0.await.unwrap_or(Err(StoreError::Stopped))
+    }
+}
+
+impl Store {
+    /// Opens or creates the data directory. Appends are taken at once; what the journal holds
+    /// is replayed behind (see [`Store::is_recovered`]).
+    pub fn open(options: Options) -> Result<Self, StoreError> {
+        recovery::open(options)
+    }
+
+    /// Queues something to keep. Never waits: an error means that there is no room now.
+    pub fn append(
+        &self,
+        payload: Payload,
+        body: Body,
+        permit: Option<Permit>,
+    ) -> Result<Pending, StoreError> {
+        if let Some(error) = self.0.syncer.failure() {
+            return Err(error);
+        }
+        let (ack, pending) = oneshot::channel();
+        let append = Append { payload, body, ack, permit };
+        self.0.shared.inbox.push(append).map_err(|(_, error)| error)?;
+        Ok(Pending(pending))
+    }
+
+    /// Seals everything and makes it safe, index included (Loki's `/flush`).
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (ack, pending) = oneshot::channel();
+        self.0.shared.inbox.push_internal(Internal::Freeze(ack));
+        Pending(pending).wait().await?;
+        let (ack, pending) = oneshot::channel();
+        self.0.keeper.checkpoint(ack);
+        Pending(pending).wait().await
+    }
+
+    /// Whether the journal has been replayed: until then queries may miss lines.
+    pub fn is_recovered(&self) -> bool {
+        self.0.shared.recovered.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk has too little room to take anything.
+    pub fn is_full(&self) -> bool {
+        self.0.shared.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong and goes on.
+    pub fn degraded(&self) -> Vec<String> {
+        self.0.shared.degraded.lock().clone()
+    }
+
+    /// Positions of followed files. Complete only after recovery.
+    pub fn cursors(&self) -> Vec<Cursor> {
+        let open = self.0.shared.open.lock();
+        open.cursors.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// The tenant's streams that match; all for no matchers.
+    pub fn select(&self, tenant: &str, matchers: &[Matcher]) -> Vec<Arc<Stream>> {
+        self.0.shared.streams.select(tenant, matchers)
+    }
+
+    /// Number of streams known.
+    pub fn stream_count(&self) -> usize {
+        self.0.shared.streams.len()
+    }
+
+    pub fn contains_stream(&self, id: StreamId) -> bool {
+        self.0.shared.streams.contains(id)
+    }
+
+    /// Logs of a range at one instant: of `wanted` streams, or of all for `None`.
+    pub fn logs(
+        &self,
+        range: TimeRange,
+        wanted: Option<&HashSet<StreamId>>,
+    ) -> Result<LogSnapshot, StoreError> {
+        snapshot::logs(&self.0.shared, range, wanted)
+    }
+
+    /// All spans at one instant.
+    pub fn spans(&self) -> Result<SpanSnapshot, StoreError> {
+        snapshot::spans(&self.0.shared)
+    }
+
+    /// Names of the days kept, for `/ready` and the log.
+    pub fn partitions(&self, signal: Signal) -> Vec<String> {
+        let open = self.0.shared.open.lock();
+        let ours = open.partitions.values().filter(|p| p.id.signal == signal);
+        ours.map(|p| p.name.clone()).collect()
+    }
+
+    /// Ends the threads: what was appended is journaled and synced, what is sealed is
+    /// flushed, so that the next start has little to replay. Blocks.
+    pub fn stop(&self) -> Result<(), StoreError> {
+        let shared = &self.0.shared;
+        shared.inbox.stop();
+        let mut threads = self.0.threads.lock();
+        if threads.is_empty() {
+            return Ok(());
+        }
+        // The writer is first: it ends when the inbox is empty and synced.
+        let keeper_thread = threads.pop();
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                return Err(StoreError::Failed("the writer panicked".into()));
+            }
+        }
+        self.0.keeper.stop();
+        if keeper_thread.is_some_and(|thread| thread.join().is_err()) {
+            return Err(StoreError::Failed("the keeper panicked".into()));
+        }
+        let result = keeper::checkpoint(shared);
+        shared.kv.stop();
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! One day of one signal: its chunks or blocks, its index, its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+
+use super::chunk::ChunkMeta;
+use super::error::StoreError;
+use super::head::Through;
+use super::index::DayIndex;
+use super::kv::{Batch, Kv};
+use super::layout::{Layout, PartitionId, Signal, number_key, number_of_key, prefix, stream_key};
+use super::seal::{SealedBlock, SealedChunk};
+use super::span::BlockMeta;
+use super::streams::encode_stream;
+use crate::model::StreamId;
+
+/// Metas are kept in runs of this many, so that a snapshot copies a few pointers.
+const RUN: usize = 1024;
+
+/// An immutable list of metas in order of number; cheap to clone.
+#[derive(Debug)]
+pub struct Catalog<M>(Vec<Arc<Vec<Arc<M>>>>);
+
+impl<M> Default for Catalog<M> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<M> Clone for Catalog<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M> Catalog<M> {
+    fn push(&mut self, meta: Arc<M>) {
+        match self.0.last_mut() {
+            Some(run) if run.len() < RUN => Arc::make_mut(run).push(meta),
+            _ => self.0.push(Arc::new(vec![meta])),
+        }
+    }
+
+    /// All metas, in order of number.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<M>> {
+        self.0.iter().flat_map(|run| run.iter())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|run| run.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A day of one signal.
+///
+/// D1. A chunk is in the family before it is in the catalog.
+/// D2. A partition that retention dropped leaves new snapshots at once; its files go when
+///     the last snapshot that holds it lets go.
+pub struct Partition {
+    pub id: PartitionId,
+    /// Family and index directory.
+    pub name: String,
+    kv: Arc<Kv>,
+    layout: Layout,
+    pub index: DayIndex,
+    state: Mutex<State>,
+    dropped: AtomicBool,
+    /// When it was last asked for its catalog, by the process's clock, nanoseconds.
+    used_at: AtomicI64,
+}
+
+#[derive(Default)]
+struct State {
+    chunks: Option<Catalog<ChunkMeta>>,
+    blocks: Option<Catalog<BlockMeta>>,
+    /// Streams that the family lists.
+    streams: HashSet<StreamId>,
+    next_number: u32,
+    /// Documents for the index of chunks that may not be flushed yet.
+    unindexed: Vec<(u32, String)>,
+    /// Written to since the last flush.
+    dirty: bool,
+    memory: usize,
+}
+
+impl Partition {
+    /// Opens a day that exists.
+    pub fn open(id: PartitionId, kv: Arc<Kv>, layout: &Layout) -> Result<Self, StoreError> {
+        let name = id.name();
+        let mut state = State::default();
+        if let Some(last) = kv.last_key(&name, prefix::META)? {
+            state.next_number = number_of_key(&last).map_or(0, |n| n + 1);
+        }
+        if id.signal == Signal::Logs {
+            kv.scan(&name, &[prefix::STREAM], |key, _| {
+                if let Ok(id) = <[u8; 16]>::try_from(&key[1..]) {
+                    state.streams.insert(StreamId::from_bytes(id));
+                }
+                true
+            })?;
+        }
+        Ok(Self {
+            id,
+            index: DayIndex::new(layout.index_dir(id)),
+            layout: layout.clone(),
+            name,
+            kv,
+            state: Mutex::new(state),
+            dropped: AtomicBool::new(false),
+            used_at: AtomicI64::new(0),
+        })
+    }
+
+    /// Creates the day, or opens it when it exists.
+    pub fn create(id: PartitionId, kv: Arc<Kv>, layout: &Layout) -> Result<Self, StoreError> {
+        kv.create_family(&id.name())?;
+        Self::open(id, kv, layout)
+    }
+
+    /// The streams that the day lists, with their tenant and labels as stored.
+    pub fn each_stream(&self, mut visit: impl FnMut(StreamId, &[u8])) -> Result<(), StoreError> {
+        self.kv.scan(&self.name, &[prefix::STREAM], |key, value| {
+            if let Ok(id) = <[u8; 16]>::try_from(&key[1..]) {
+                visit(StreamId::from_bytes(id), value);
+            }
+            true
+        })
+    }
+
+    pub fn lists_stream(&self, stream: StreamId) -> bool {
+        self.state.lock().streams.contains(&stream)
+    }
+
+    /// Journal position up to which the stream's lines are sealed in this day.
+    pub fn sealed_through(&self, stream: StreamId) -> Result<Option<Through>, StoreError> {
+        let key = stream_key(prefix::SEALED_THROUGH, stream);
+        Ok(self.kv.get(&self.name, &key, Through::decode)?.flatten())
+    }
+
+    /// Journal position up to which spans are sealed in this day.
+    pub fn spans_sealed_through(&self) -> Result<Option<Through>, StoreError> {
+        Ok(self.kv.get(&self.name, &[prefix::SEALED_THROUGH], Through::decode)?.flatten())
+    }
+
+    /// Takes a sealed chunk: everything of it in one batch.
+    pub fn add_chunk(&self, sealed: SealedChunk) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let number = state.next_number;
+        let meta = ChunkMeta { number, ..sealed.meta };
+        let mut batch = Batch::default();
+        batch.put(number_key(prefix::DATA, number), sealed.chunk);
+        batch.put(number_key(prefix::META, number), meta.encode());
+        batch.put(number_key(prefix::FILTER, number), sealed.filter);
+        batch.put(stream_key(prefix::SEALED_THROUGH, meta.stream), sealed.through.encode());
+        let new_stream = !state.streams.contains(&meta.stream);
+        if new_stream {
+            let stream = encode_stream(&sealed.stream.tenant, &sealed.stream.labels);
+            batch.put(stream_key(prefix::STREAM, meta.stream), stream);
+        }
+        fail::fail_point!("seal-write");
+        self.kv.write(&self.name, batch)?;
+        if new_stream {
+            state.streams.insert(meta.stream);
+        }
+        state.next_number += 1;
+        state.dirty = true;
+        state.unindexed.push((number, sealed.words));
+        state.memory += meta.memory();
+        if let Some(catalog) = &mut state.chunks {
+            catalog.push(Arc::new(meta));
+        }
+        Ok(())
+    }
+
+    /// Takes a sealed block of spans: everything of it in one batch.
+    pub fn add_block(&self, sealed: SealedBlock) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let number = state.next_number;
+        let meta = BlockMeta { number, ..sealed.meta };
+        let mut batch = Batch::default();
+        batch.put(number_key(prefix::DATA, number), sealed.block);
+        batch.put(number_key(prefix::META, number), meta.encode());
+        batch.put(number_key(prefix::FILTER, number), sealed.filter);
+        batch.put([prefix::SEALED_THROUGH], sealed.through.encode());
+        for trace in sealed.trace_ids {
+            batch.put(trace_key(trace, number), Vec::new());
+        }
+        for operation in sealed.operations {
+            let mut key = vec![prefix::OPERATION];
+            key.extend_from_slice(&operation);
+            batch.put(key, Vec::new());
+        }
+        fail::fail_point!("seal-write");
+        self.kv.write(&self.name, batch)?;
+        state.next_number += 1;
+        state.dirty = true;
+        state.unindexed.push((number, sealed.words));
+        state.memory += meta.memory();
+        if let Some(catalog) = &mut state.blocks {
+            catalog.push(Arc::new(meta));
+        }
+        Ok(())
+    }
+
+    /// Metas of all chunks, read from the family when they are not in memory.
+    pub fn chunks(&self, now: i64) -> Result<Catalog<ChunkMeta>, StoreError> {
+        self.used_at.store(now, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        if let Some(catalog) = &state.chunks {
+            return Ok(catalog.clone());
+        }
+        let catalog = self.load(ChunkMeta::decode)?;
+        state.memory = catalog.iter().map(|m| m.memory()).sum();
+        state.chunks = Some(catalog.clone());
+        Ok(catalog)
+    }
+
+    /// Metas of all blocks, read from the family when they are not in memory.
+    pub fn blocks(&self, now: i64) -> Result<Catalog<BlockMeta>, StoreError> {
+        self.used_at.store(now, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        if let Some(catalog) = &state.blocks {
+            return Ok(catalog.clone());
+        }
+        let catalog = self.load(BlockMeta::decode)?;
+        state.memory = catalog.iter().map(|m| m.memory()).sum();
+        state.blocks = Some(catalog.clone());
+        Ok(catalog)
+    }
+
+    fn load<M>(
+        &self,
+        decode: impl Fn(u32, &[u8]) -> Result<M, String>,
+    ) -> Result<Catalog<M>, StoreError> {
+        let mut catalog = Catalog::default();
+        let mut bad = None;
+        self.kv.scan(&self.name, &[prefix::META], |key, value| {
+            match number_of_key(key).ok_or_else(|| "key is too short".to_owned()) {
+                Ok(number) => match decode(number, value) {
+                    Ok(meta) => catalog.push(Arc::new(meta)),
+                    Err(what) => bad = Some(format!("meta {number}: {what}")),
+                },
+                Err(what) => bad = Some(what),
+            }
+            true
+        })?;
+        match bad {
+            // One meta that can't be read costs its chunk, not the day.
+            Some(what) => tracing::error!(partition = %self.name, "quarantined: {what}"),
+            None => {}
+        }
+        Ok(catalog)
+    }
+
+    /// Hands the stored chunk or block to `read`.
+    pub fn data<T>(&self, number: u32, read: impl FnOnce(&[u8]) -> T) -> Result<T, StoreError> {
+        let value = self.kv.get(&self.name, &number_key(prefix::DATA, number), read)?;
+        value.ok_or_else(|| StoreError::corrupt(&*self.name, format!("chunk {number} is missing")))
+    }
+
+    /// Hands the gram filter of a chunk or block to `read`; `None` when it has none.
+    pub fn filter<T>(
+        &self,
+        number: u32,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        self.kv.get(&self.name, &number_key(prefix::FILTER, number), read)
+    }
+
+    /// Visits the gram filters from number `from` on, in order, until `visit` returns false.
+    pub fn filters(&self, mut visit: impl FnMut(u32, &[u8]) -> bool) -> Result<(), StoreError> {
+        self.kv.scan(&self.name, &[prefix::FILTER], |key, value| {
+            number_of_key(key).is_none_or(|number| visit(number, value))
+        })
+    }
+
+    /// Numbers of the blocks that hold spans of a trace.
+    pub fn blocks_of_trace(&self, trace: u128) -> Result<Vec<u32>, StoreError> {
+        let mut numbers = Vec::new();
+        let key = trace_key(trace, 0);
+        self.kv.scan(&self.name, &key[..17], |key, _| {
+            let number = key.get(17..21).and_then(|n| n.try_into().ok());
+            numbers.extend(number.map(u32::from_be_bytes));
+            true
+        })?;
+        Ok(numbers)
+    }
+
+    /// Visits `service 00 operation 00 kind` of all operations.
+    pub fn operations(&self, mut visit: impl FnMut(&[u8])) -> Result<(), StoreError> {
+        self.kv.scan(&self.name, &[prefix::OPERATION], |key, _| {
+            visit(&key[1..]);
+            true
+        })
+    }
+
+    /// Number that the next chunk or block gets.
+    pub fn next_number(&self) -> u32 {
+        self.state.lock().next_number
+    }
+
+    /// Whether something was written since the last call; then it must be flushed.
+    pub fn take_dirty(&self) -> bool {
+        std::mem::take(&mut self.state.lock().dirty)
+    }
+
+    /// Takes it back: a flush failed.
+    pub fn set_dirty(&self) {
+        self.state.lock().dirty = true;
+    }
+
+    /// Documents of chunks below `below`, which are flushed, for the index.
+    ///
+    /// Nothing while the index lacks chunks before them: they wait for those.
+    pub fn take_unindexed(&self, below: u32) -> Vec<(u32, String)> {
+        let indexed = self.index.indexed_below();
+        let mut state = self.state.lock();
+        if state.unindexed.first().is_some_and(|(number, _)| *number != indexed) {
+            return Vec::new();
+        }
+        let keep = state.unindexed.partition_point(|(number, _)| *number < below);
+        let rest = state.unindexed.split_off(keep);
+        std::mem::replace(&mut state.unindexed, rest)
+    }
+
+    /// Number of the first chunk whose document waits for the next checkpoint; chunks below
+    /// it that the index lacks must be read again.
+    pub fn first_unindexed(&self) -> u32 {
+        let state = self.state.lock();
+        state.unindexed.first().map_or(state.next_number, |(number, _)| *number)
+    }
+
+    /// Memory of catalog and waiting documents, bytes.
+    pub fn memory(&self) -> usize {
+        let state = self.state.lock();
+        let words: usize = state.unindexed.iter().map(|(_, words)| words.len() + 40).sum();
+        let loaded = state.chunks.is_some() || state.blocks.is_some();
+        words + state.streams.len() * 24 + if loaded { state.memory } else { 0 }
+    }
+
+    /// Lets go of a catalog that nobody asked for since `before`.
+    pub fn evict(&self, before: i64) {
+        if self.used_at.load(Ordering::Relaxed) < before {
+            let mut state = self.state.lock();
+            state.chunks = None;
+            state.blocks = None;
+            state.memory = 0;
+        }
+    }
+
+    /// Its files go when nobody holds it any more (D2).
+    pub fn mark_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        if self.dropped.load(Ordering::Acquire) {
+            let dropped = self.kv.drop_family(&self.name);
+            if let Err(error) = dropped.and_then(|()| self.index.reset()) {
+                tracing::error!(partition = %self.name, "drop failed, retried at start: {error}");
+            } else {
+                let dir = self.layout.index_dir(self.id);
+                tracing::info!(partition = %self.name, index = %dir.display(), "dropped");
+            }
+        }
+    }
+}
+
+/// Key that says that a block holds spans of a trace.
+fn trace_key(trace: u128, number: u32) -> [u8; 21] {
+    let mut key = [prefix::TRACE; 21];
+    key[1..17].copy_from_slice(&trace.to_be_bytes());
+    key[17..].copy_from_slice(&number.to_be_bytes());
+    key
+}

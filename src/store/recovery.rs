@@ -1,0 +1,220 @@
+//! Opening a data directory, after a clean stop or a crash: the same steps.
+//!
+//! 1. lock the directory, check its format
+//! 2. open RocksDB with the families of all days; finish what a dropped day left behind
+//! 3. list the streams of all days
+//! 4. open the journal behind its last whole record, in a fresh segment
+//! 5. start writer, syncer, keeper; appends are taken from here on
+//! 6. the writer replays from the low-water mark and catches up with what comes in meanwhile;
+//!    lines that a chunk covers already are skipped ("sealed through")
+//! 7. the keeper indexes what the indices lack
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::Mutex;
+
+use super::error::StoreError;
+use super::inbox::Inbox;
+use super::journal::{Journal, Replay};
+use super::keeper::{Keeper, look_at_disk};
+use super::kv::{Kv, KvOptions};
+use super::layout::{
+    FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, POSITION_PREFIX, PartitionId,
+};
+use super::metrics::StoreMetrics;
+use super::options::Options;
+use super::partition::Partition;
+use super::streams::{Streams, decode_stream};
+use super::sync::Syncer;
+use super::writer::{Open, Shared, Writer};
+use super::{Handle, Store};
+
+/// Opens or creates a data directory and starts its threads.
+pub fn open(options: Options) -> Result<Store, StoreError> {
+    let layout = Layout::new(&options.path);
+    let lock = lock(&layout)?;
+    check_format(&layout)?;
+    for dir in [layout.journal_dir(), layout.index_root()] {
+        std::fs::create_dir_all(&dir).map_err(|e| StoreError::io(&dir, "create", e))?;
+    }
+    let limit = options.budget.limit();
+    let kv_options = KvOptions {
+        write_buffers: (limit / 256 * 24).max(8 << 20),
+        cache: (limit / 256 * 16).max(4 << 20),
+    };
+    let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options)?);
+    kv.create_family(META_FAMILY)?;
+
+    let mut open = Open::default();
+    let streams = Streams::default();
+    for name in Kv::families(&layout.db_dir())? {
+        let Some(id) = PartitionId::parse(&name) else {
+            return Err(StoreError::corrupt("rocksdb", format!("family {name} is unknown")));
+        };
+        let partition = Partition::open(id, kv.clone(), &layout)?;
+        let mut bad = 0;
+        partition.each_stream(|id, bytes| {
+            if streams.contains(id) {
+                return;
+            }
+            match decode_stream(bytes) {
+                Ok((tenant, labels)) => {
+                    streams.register(&tenant, id, &labels);
+                }
+                Err(_) => bad += 1,
+            }
+        })?;
+        if bad > 0 {
+            tracing::error!(partition = %name, bad, "streams that can't be read");
+        }
+        open.partitions.insert(id, Arc::new(partition));
+    }
+    remove_orphaned_indices(&layout, &open)?;
+    kv.scan(META_FAMILY, POSITION_PREFIX, |key, value| {
+        open.cursors.insert(key[POSITION_PREFIX.len()..].into(), value.into());
+        true
+    })?;
+    let low_water = kv
+        .get(META_FAMILY, LOW_WATER_KEY, |value| {
+            value.try_into().map(u64::from_be_bytes).unwrap_or(0)
+        })?
+        .unwrap_or(0);
+
+    let journal = Journal::open(&layout.journal_dir(), low_water)?;
+    let metrics = StoreMetrics::new(&options.metrics);
+    if journal.torn_bytes > 0 {
+        // Never acknowledged: its sync had not returned.
+        tracing::warn!(bytes = journal.torn_bytes, "cut a torn record off the journal");
+        metrics.journal_damaged.inc();
+    }
+    let to_replay = journal.next_seq().saturating_sub(low_water.max(1));
+    tracing::info!(
+        partitions = open.partitions.len(),
+        streams = streams.len(),
+        journal_bytes = journal.bytes(),
+        records = to_replay,
+        "data directory opened"
+    );
+    let syncer = Syncer::start(options.durability, options.on_failure.clone(), &options.metrics)
+        .map_err(|e| StoreError::Failed(format!("starting a thread: {e}")))?;
+    let shared = Arc::new(Shared {
+        layout,
+        kv,
+        streams,
+        open: Mutex::new(open),
+        inbox: Inbox::default(),
+        metrics,
+        heads_account: options.budget.account("heads"),
+        recovered: AtomicBool::new(false),
+        disk_full: AtomicBool::new(false),
+        journal_bytes: AtomicU64::new(0),
+        sealed_bytes: AtomicU64::new(0),
+        degraded: Mutex::default(),
+        options,
+    });
+    look_at_disk(&shared);
+    let writer =
+        Writer::new(shared.clone(), journal, syncer.clone(), Replay::from(low_water.max(1)));
+    let thread = {
+        let shared = shared.clone();
+        std::thread::Builder::new().name("writer".into()).spawn(move || {
+            let run = std::panic::AssertUnwindSafe(|| writer.run());
+            let error = match std::panic::catch_unwind(run) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(_) => super::StoreError::Failed("the writer panicked".into()),
+            };
+            shared.inbox.stop();
+            (shared.options.on_failure)(&error);
+        })
+    };
+    let failed = |e: std::io::Error| StoreError::Failed(format!("starting a thread: {e}"));
+    let writer_thread = thread.map_err(failed)?;
+    let (keeper, keeper_thread) = Keeper::start(shared.clone()).map_err(failed)?;
+    Ok(Store(Arc::new(Handle {
+        shared,
+        syncer,
+        keeper,
+        threads: Mutex::new(vec![writer_thread, keeper_thread]),
+        _lock: lock,
+    })))
+}
+
+/// Creates the directory when it is missing and locks it against a second process.
+fn lock(layout: &Layout) -> Result<File, StoreError> {
+    let root = layout.root();
+    std::fs::create_dir_all(root).map_err(|e| StoreError::io(root, "create", e))?;
+    let path = layout.lock_file();
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| StoreError::io(&path, "open", e))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(root.to_owned())),
+        Err(e) => Err(StoreError::io(&path, "lock", e.into())),
+    }
+}
+
+/// Reads the format version, or writes it to a directory that has none and nothing else.
+fn check_format(layout: &Layout) -> Result<(), StoreError> {
+    let path = layout.format_file();
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(FORMAT_VERSION) => Ok(()),
+            Ok(newer) if newer > FORMAT_VERSION => Err(format_error(
+                &path,
+                text.trim(),
+                "it was written by a newer version; use that one",
+            )),
+            _ => Err(format_error(&path, text.trim(), "restore a backup or use another folder")),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if layout.db_dir().exists() || layout.journal_dir().exists() {
+                return Err(format_error(&path, "none", "the file is missing; restore it"));
+            }
+            let write = || -> std::io::Result<()> {
+                let temporary = path.with_extension("new");
+                std::fs::write(&temporary, format!("{FORMAT_VERSION}\n"))?;
+                File::open(&temporary)?.sync_all()?;
+                std::fs::rename(&temporary, &path)?;
+                File::open(layout.root())?.sync_all()
+            };
+            write().map_err(|e| StoreError::io(&path, "write", e))
+        }
+        Err(e) => Err(StoreError::io(&path, "read", e)),
+    }
+}
+
+fn format_error(path: &Path, found: &str, advice: &'static str) -> StoreError {
+    StoreError::Format {
+        path: path.to_owned(),
+        found: found.to_owned(),
+        expected: FORMAT_VERSION,
+        advice,
+    }
+}
+
+/// Removes index directories of days that are gone: a crash between the two drops.
+fn remove_orphaned_indices(layout: &Layout, open: &Open) -> Result<(), StoreError> {
+    let root = layout.index_root();
+    let entries = std::fs::read_dir(&root).map_err(|e| StoreError::io(&root, "list", e))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let known = name
+            .to_str()
+            .and_then(PartitionId::parse)
+            .is_none_or(|id| open.partitions.contains_key(&id));
+        if !known {
+            tracing::info!(index = %entry.path().display(), "removing the index of a dropped day");
+            std::fs::remove_dir_all(entry.path())
+                .map_err(|e| StoreError::io(&entry.path(), "remove", e))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! What a reader sees: heads and partitions at one instant, each line once.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::chunk::{ChunkMeta, LineBlock};
+use super::error::StoreError;
+use super::head::spans::FrozenSpans;
+use super::layout::Signal;
+use super::partition::{Catalog, Partition};
+use super::span::{BlockMeta, SpanBlock};
+use super::streams::Stream;
+use super::writer::{Open, Shared};
+use crate::model::{Day, StreamId, TimeRange, Timestamp};
+
+/// Lines of one stream that are not sealed, in order of arrival.
+#[derive(Clone)]
+pub struct HeadView {
+    pub stream: Arc<Stream>,
+    pub day: Day,
+    pub min: Timestamp,
+    pub max: Timestamp,
+    pub blocks: Vec<Arc<LineBlock>>,
+}
+
+/// A day with its chunks as of the snapshot.
+#[derive(Clone)]
+pub struct LogDay {
+    pub partition: Arc<Partition>,
+    pub chunks: Catalog<ChunkMeta>,
+}
+
+/// Logs of a range of time at one instant.
+#[derive(Clone, Default)]
+pub struct LogSnapshot {
+    pub heads: Vec<HeadView>,
+    /// Oldest first.
+    pub days: Vec<LogDay>,
+}
+
+/// A day of arrival with its blocks as of the snapshot.
+#[derive(Clone)]
+pub struct SpanDay {
+    pub partition: Arc<Partition>,
+    pub blocks: Catalog<BlockMeta>,
+}
+
+/// All spans at one instant.
+#[derive(Clone, Default)]
+pub struct SpanSnapshot {
+    /// Spans that are not sealed.
+    pub open: Vec<Arc<SpanBlock>>,
+    pub frozen: Vec<Arc<FrozenSpans>>,
+    /// By day of arrival, oldest first.
+    pub days: Vec<SpanDay>,
+}
+
+/// Partitions of a signal with loaded catalogs: loading takes time and must not happen under
+/// the lock. Tries again when the set of partitions changed meanwhile.
+fn with_loaded<T, C>(
+    shared: &Shared,
+    signal: Signal,
+    days: impl Fn(Day) -> bool,
+    load: impl Fn(&Partition) -> Result<C, StoreError>,
+    take: impl FnOnce(&Open, Vec<(Arc<Partition>, C)>) -> T,
+) -> Result<T, StoreError> {
+    let wanted = |open: &Open| -> Vec<Arc<Partition>> {
+        let ours = open.partitions.values().filter(|p| p.id.signal == signal && days(p.id.day));
+        ours.cloned().collect()
+    };
+    let mut take = Some(take);
+    loop {
+        let loaded = wanted(&shared.open.lock());
+        for partition in &loaded {
+            load(partition)?;
+        }
+        let open = shared.open.lock();
+        let now = wanted(&open);
+        let same = now.len() == loaded.len()
+            && now.iter().zip(&loaded).all(|(a, b)| Arc::ptr_eq(a, b));
+        if same && let Some(take) = take.take() {
+            // Loaded a moment ago, so this only clones.
+            let mut catalogs = Vec::with_capacity(now.len());
+            for partition in now {
+                let catalog = load(&partition)?;
+                catalogs.push((partition, catalog));
+            }
+            return Ok(take(&open, catalogs));
+        }
+    }
+}
+
+/// Lines in `range` of the streams that `wanted` holds; of all streams for `None`.
+pub fn logs(
+    shared: &Shared,
+    range: TimeRange,
+    wanted: Option<&HashSet<StreamId>>,
+) -> Result<LogSnapshot, StoreError> {
+    let now = shared.options.clock.now();
+    let days = range.days();
+    with_loaded(
+        shared,
+        Signal::Logs,
+        |day| days.contains(&day.0),
+        |partition| partition.chunks(now),
+        |open, partitions| {
+            let wants = |id: StreamId| wanted.is_none_or(|w| w.contains(&id));
+            let frozen = open
+                .frozen
+                .iter()
+                .filter(|f| wants(f.key.stream) && range.overlaps(f.min, f.max))
+                .map(|f| HeadView {
+                    stream: f.stream.clone(),
+                    day: f.key.day,
+                    min: f.min,
+                    max: f.max,
+                    blocks: f.parts.clone(),
+                });
+            let heads = open
+                .heads
+                .iter()
+                .filter(|(key, head)| wants(key.stream) && range.overlaps(head.min, head.max))
+                .map(|(key, head)| HeadView {
+                    stream: head.stream.clone(),
+                    day: key.day,
+                    min: head.min,
+                    max: head.max,
+                    blocks: head.view(),
+                });
+            LogSnapshot {
+                heads: frozen.chain(heads).collect(),
+                days: partitions
+                    .into_iter()
+                    .map(|(partition, chunks)| LogDay { partition, chunks })
+                    .collect(),
+            }
+        },
+    )
+}
+
+/// All spans. Days are of arrival and say nothing of when spans began: the blocks' metas do.
+pub fn spans(shared: &Shared) -> Result<SpanSnapshot, StoreError> {
+    let now = shared.options.clock.now();
+    with_loaded(
+        shared,
+        Signal::Spans,
+        |_| true,
+        |partition| partition.blocks(now),
+        |open, partitions| SpanSnapshot {
+            open: open.spans.values().map(|head| Arc::new(head.block.block().clone())).collect(),
+            frozen: open.frozen_spans.clone(),
+            days: partitions
+                .into_iter()
+                .map(|(partition, blocks)| SpanDay { partition, blocks })
+                .collect(),
+        },
+    )
+}

@@ -1,0 +1,247 @@
+//! The store as a whole, on a real directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::chunk::ChunkReader;
+use super::index::{WordDemand, WordPlan};
+use super::layout::Layout;
+use super::*;
+use crate::model::labels::Labels;
+use crate::model::log::{LogBatch, LogEntry, StreamEntries};
+use crate::model::time::DAY;
+use crate::runtime::clock::Clock;
+use crate::runtime::permits::Budget;
+use crate::runtime::pool::Pool;
+use crate::telemetry::metrics::Metrics;
+
+fn options(path: &Path) -> Options {
+    Options {
+        path: path.to_owned(),
+        durability: Durability::Sync,
+        retention: None,
+        min_free_bytes: 0,
+        decoder: Arc::new(|_| Err("no protocol here".into())),
+        on_failure: Arc::new(|error| panic!("{error}")),
+        clock: Clock::fixed(20_000 * DAY + DAY / 2),
+        pool: Pool::new(2).unwrap(),
+        budget: Budget::new(256 << 20),
+        metrics: Metrics::default(),
+    }
+}
+
+fn batch(app: &str, lines: &[(i64, String)]) -> LogBatch {
+    let labels = Labels::from_pairs([("app", app)]);
+    let mut text = Vec::new();
+    let mut entries = Vec::new();
+    for (at, line) in lines {
+        let (start, len) = (text.len() as u32, line.len() as u32);
+        entries.push(LogEntry { at: *at, start, len, metadata: 0 });
+        text.extend_from_slice(line.as_bytes());
+    }
+    let id = StreamId::of("", &labels);
+    let streams = vec![StreamEntries { id, labels, entries }];
+    LogBatch { tenant: "".into(), text: text.into(), metadata: Vec::new(), streams }
+}
+
+async fn push(store: &Store, batch: LogBatch) {
+    let body = Body {
+        kind: RecordKind::LogsOwn,
+        format: 0,
+        coding: 0,
+        flags: 0,
+        tenant: "".into(),
+        bytes: Bytes::from(encode_batch(&batch, &[])),
+    };
+    let pending = store.append(Payload::Logs(batch, Vec::new()), body, None).unwrap();
+    pending.wait().await.unwrap();
+}
+
+/// All lines by stream label, in the order that a reader sees them.
+fn read(store: &Store) -> BTreeMap<String, Vec<(i64, String)>> {
+    let snapshot = store.logs(TimeRange::all(), None).unwrap();
+    let mut all: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
+    let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
+    for day in &snapshot.days {
+        for meta in day.chunks.iter() {
+            let block = day
+                .partition
+                .data(meta.number, |bytes| ChunkReader::new(bytes).unwrap().lines().unwrap())
+                .unwrap();
+            let stream = store.0.shared.streams.get(meta.stream).unwrap();
+            let lines = all.entry(stream.labels.to_string()).or_default();
+            lines.extend((0..block.len()).map(|i| (block.at[i], text(block.line(i)))));
+        }
+    }
+    for head in &snapshot.heads {
+        let lines = all.entry(head.stream.labels.to_string()).or_default();
+        for block in &head.blocks {
+            lines.extend((0..block.len()).map(|i| (block.at[i], text(block.line(i)))));
+        }
+    }
+    all.values_mut().for_each(|lines| lines.sort());
+    all
+}
+
+fn wait_recovered(store: &Store) {
+    for _ in 0..2000 {
+        if store.is_recovered() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("replay does not end");
+}
+
+fn lines(from: i64, n: i64, width: usize) -> Vec<(i64, String)> {
+    (from..from + n).map(|i| (20_000 * DAY + i, format!("line {i} {}", "x".repeat(width)))).collect()
+}
+
+/// Ends a store as kill -9 would: nothing is flushed any more.
+fn abandon(store: Store) {
+    // The threads go on, but on files that the copy below no longer shares.
+    std::mem::forget(store);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_crash_sealed_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&dir.path().join("a"))).unwrap();
+    let mut expected = BTreeMap::new();
+    for (app, n, width) in [("small", 10, 5), ("large", 3000, 400)] {
+        let all = lines(0, n, width);
+        for some in all.chunks(100) {
+            push(&store, batch(app, some)).await;
+        }
+        expected.insert(format!("{{app=\"{app}\"}}"), all);
+    }
+    assert_eq!(read(&store), expected);
+    copy_dir(&dir.path().join("a"), &dir.path().join("crashed"));
+    store.flush().await.unwrap();
+    assert_eq!(read(&store), expected);
+    let more = lines(5000, 50, 100);
+    push(&store, batch("small", &more)).await;
+    expected.get_mut("{app=\"small\"}").unwrap().extend(more.clone());
+    copy_dir(&dir.path().join("a"), &dir.path().join("flushed"));
+    abandon(store);
+
+    let store = Store::open(options(&dir.path().join("flushed"))).unwrap();
+    wait_recovered(&store);
+    assert_eq!(read(&store), expected);
+    // Twice the same push: a retry after a lost answer.
+    push(&store, batch("small", &more)).await;
+    assert_eq!(read(&store), expected);
+    store.stop().unwrap();
+    drop(store);
+    let store = Store::open(options(&dir.path().join("flushed"))).unwrap();
+    wait_recovered(&store);
+    assert_eq!(read(&store), expected);
+
+    let store = Store::open(options(&dir.path().join("crashed"))).unwrap();
+    wait_recovered(&store);
+    expected.get_mut("{app=\"small\"}").unwrap().truncate(10);
+    assert_eq!(read(&store), expected);
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let second = Store::open(options(dir.path())).map(|_| ());
+    assert!(matches!(second, Err(StoreError::Locked(_))), "{second:?}");
+    store.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_torn_record_is_cut_off_and_the_rest_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(&dir.path().join("a"))).unwrap();
+    push(&store, batch("a", &lines(0, 5, 1))).await;
+    push(&store, batch("a", &lines(5, 5, 1))).await;
+    copy_dir(&dir.path().join("a"), &dir.path().join("b"));
+    abandon(store);
+    let journal = Layout::new(dir.path().join("b")).journal_dir();
+    let segment = journal::append::list_segments(&journal).unwrap().pop().unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&segment.path).unwrap();
+    file.set_len(segment.bytes - 3).unwrap();
+    let store = Store::open(options(&dir.path().join("b"))).unwrap();
+    wait_recovered(&store);
+    assert_eq!(read(&store)["{app=\"a\"}"], lines(0, 5, 1));
+    push(&store, batch("a", &lines(5, 5, 1))).await;
+    assert_eq!(read(&store)["{app=\"a\"}"], lines(0, 10, 1));
+    store.stop().unwrap();
+}
+
+#[tokio::test]
+async fn expired_days_are_dropped_with_their_files_and_streams() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.retention = Some(Duration::from_secs(3 * 86_400));
+    let clock = options.clock.clone();
+    let store = Store::open(options).unwrap();
+    wait_recovered(&store);
+    push(&store, batch("old", &lines(0, 5, 1))).await;
+    let new: Vec<_> = lines(0, 5, 1).into_iter().map(|(at, l)| (at + 4 * DAY, l)).collect();
+    push(&store, batch("new", &new)).await;
+    store.flush().await.unwrap();
+    assert_eq!(store.partitions(Signal::Logs).len(), 2);
+    let held = store.logs(TimeRange::all(), None).unwrap();
+    clock.set(20_004 * DAY + DAY / 2);
+    store.0.shared.inbox.push_internal(Internal::Retain);
+    for _ in 0..500 {
+        if store.partitions(Signal::Logs).len() == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(read(&store).keys().collect::<Vec<_>>(), ["{app=\"new\"}"]);
+    assert_eq!(store.select("", &[]).len(), 1);
+    // Who looked before still can, and the files go when they have.
+    let day = &held.days[0];
+    assert!(day.partition.data(0, |b| b.len()).unwrap() > 0);
+    let index = Layout::new(dir.path()).index_dir(day.partition.id);
+    assert!(index.exists());
+    drop(held);
+    assert!(!index.exists());
+    store.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_index_is_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    push(&store, batch("a", &lines(0, 100, 10))).await;
+    store.flush().await.unwrap();
+    let id = store.0.shared.open.lock().partitions.keys().next().copied().unwrap();
+    store.stop().unwrap();
+    drop(store);
+    std::fs::remove_dir_all(Layout::new(dir.path()).index_dir(id)).unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let partition = store.0.shared.open.lock().partitions[&id].clone();
+    for _ in 0..1000 {
+        if partition.index.indexed_below() == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let view = partition.index.view().unwrap().unwrap();
+    let line = WordPlan::Word { demand: WordDemand::Exact("line".into()), folded: false };
+    assert!(view.search(&line, "", "").unwrap().unwrap().contains(0));
+    store.stop().unwrap();
+}
