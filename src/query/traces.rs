@@ -24,8 +24,10 @@ impl Querier {
     /// Complete traces with a span that is as wanted, newest first.
     pub async fn find_traces(&self, query: TraceQuery) -> Result<Vec<Trace>, QueryError> {
         let need = query_terms(&query);
-        self.on_traces("traces", move |source, bounds| search::find(source, &query, &need, bounds))
-            .await
+        self.on_traces("traces", move |source, bounds| {
+            search::find(source, &query, &need, bounds)
+        })
+        .await
     }
 
     /// One complete trace.
@@ -38,7 +40,8 @@ impl Querier {
 
     /// Names of all services, sorted.
     pub async fn services(&self) -> Result<Vec<String>, QueryError> {
-        self.on_traces("services", |source, _| search::services(source)).await
+        self.on_traces("services", |source, _| search::services(source))
+            .await
     }
 
     /// Operations of a service, sorted; of one kind if one is given.
@@ -61,9 +64,16 @@ impl Querier {
     ) -> Result<T, QueryError> {
         let run = async {
             let running = self.admission.enter().await?;
-            let QueryLimits { max_result_bytes, timeout, .. } = self.limits;
-            let bounds =
-                Bounds { deadline: running.deadline, timeout, max_bytes: max_result_bytes };
+            let QueryLimits {
+                max_result_bytes,
+                timeout,
+                ..
+            } = self.limits;
+            let bounds = Bounds {
+                deadline: running.deadline,
+                timeout,
+                max_bytes: max_result_bytes,
+            };
             let work = move |store: &Store| work(&store.spans().map_err(internal)?, &bounds);
             self.on_pool(work).await
         };
@@ -87,15 +97,22 @@ impl SpanSource for SpanSnapshot {
     ) -> Result<Vec<(Timestamp, Self::Place)>, QueryError> {
         let mut found = Vec::new();
         for (day, span_day) in self.days.iter().enumerate() {
-            let mut metas: Vec<&Arc<BlockMeta>> =
-                span_day.blocks.iter().filter(|meta| meta.may_match(matcher)).collect();
+            let mut metas: Vec<&Arc<BlockMeta>> = span_day
+                .blocks
+                .iter()
+                .filter(|meta| meta.may_match(matcher))
+                .collect();
             if metas.is_empty() {
                 continue;
             }
             if let Some((indexed_below, numbers)) = by_terms(span_day, need) {
                 metas.retain(|m| m.number >= indexed_below || numbers.contains(m.number));
             }
-            found.extend(metas.into_iter().map(|meta| (meta.max_start, (day, meta.number))));
+            found.extend(
+                metas
+                    .into_iter()
+                    .map(|meta| (meta.max_start, (day, meta.number))),
+            );
         }
         Ok(found)
     }
@@ -105,9 +122,8 @@ impl SpanSource for SpanSnapshot {
             return Ok(true);
         }
         // A filter that can't be read rules out nothing.
-        let test = |bytes: &[u8]| {
-            FilterView::parse(bytes).map_or(true, |filter| need.may_match(&filter))
-        };
+        let test =
+            |bytes: &[u8]| FilterView::parse(bytes).map_or(true, |filter| need.may_match(&filter));
         match self.days[place.0].partition.filter(place.1, test) {
             Ok(answer) => Ok(answer.unwrap_or(true)),
             Err(StoreError::Gone(_)) => Ok(false),
@@ -132,7 +148,11 @@ impl SpanSource for SpanSnapshot {
         let mut places = Vec::new();
         for (day, span_day) in self.days.iter().enumerate() {
             // Blocks sealed after the snapshot hold spans that are in its heads.
-            let end = span_day.blocks.iter().next_back().map_or(0, |meta| meta.number + 1);
+            let end = span_day
+                .blocks
+                .iter()
+                .next_back()
+                .map_or(0, |meta| meta.number + 1);
             match span_day.partition.blocks_of_trace(trace.0) {
                 Ok(numbers) => {
                     places.extend(numbers.into_iter().filter(|n| *n < end).map(|n| (day, n)));
@@ -160,7 +180,9 @@ impl SpanSource for SpanSnapshot {
 fn by_terms(day: &SpanDay, need: &BlockNeed) -> Option<(u32, NumberSet)> {
     let found = day.partition.index.view().and_then(|view| match view {
         // The plan cares for overflowing words itself; no term is empty.
-        Some(view) => Ok(view.search(&need.words, "", "")?.map(|set| (view.indexed_below, set))),
+        Some(view) => Ok(view
+            .search(&need.words, "", "")?
+            .map(|set| (view.indexed_below, set))),
         None => Ok(None),
     });
     found.unwrap_or_else(|error| {
@@ -169,3 +191,6 @@ fn by_terms(day: &SpanDay, need: &BlockNeed) -> Option<(u32, NumberSet)> {
         None
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,11 @@ pub struct Bounds {
 
 impl Bounds {
     fn check(&self) -> Result<(), QueryError> {
-        if Instant::now() < self.deadline { Ok(()) } else { Err(QueryError::Timeout(self.timeout)) }
+        if Instant::now() < self.deadline {
+            Ok(())
+        } else {
+            Err(QueryError::Timeout(self.timeout))
+        }
     }
 }
 
@@ -74,7 +78,11 @@ pub fn find<S: SpanSource>(
     bounds: &Bounds,
 ) -> Result<Vec<Trace>, QueryError> {
     let matcher = SpanMatcher::new(query);
-    let mut newest = Newest::new(if query.limit == 0 { DEFAULT_LIMIT } else { query.limit });
+    let mut newest = Newest::new(if query.limit == 0 {
+        DEFAULT_LIMIT
+    } else {
+        query.limit
+    });
     for block in source.open() {
         newest.look_into(block, &matcher);
     }
@@ -134,11 +142,18 @@ pub fn complete<S: SpanSource>(
         bounds.check()?;
         take(block, &mut (0..ids.len()))?;
     }
-    let collected = ids.iter().zip(traces).filter(|(_, collected)| !collected.spans.is_empty());
+    let collected = ids
+        .iter()
+        .zip(traces)
+        .filter(|(_, collected)| !collected.spans.is_empty());
     Ok(collected
         .map(|(id, Collected { mut spans, .. })| {
             spans.sort_by_key(|span| span.start); // stable: of equals the first to arrive
-            Trace { id: *id, spans, warnings: Vec::new() }
+            Trace {
+                id: *id,
+                spans,
+                warnings: Vec::new(),
+            }
         })
         .collect())
 }
@@ -163,7 +178,10 @@ pub fn operations<S: SpanSource>(
     let mut found = BTreeSet::new();
     each_operation(source, &mut |of, name, its_kind| {
         if of == service && kind.is_none_or(|kind| kind == its_kind) {
-            found.insert(Operation { name: name.to_owned(), kind: its_kind.to_owned() });
+            found.insert(Operation {
+                name: name.to_owned(),
+                kind: its_kind.to_owned(),
+            });
         }
     })?;
     Ok(found.into_iter().collect())
@@ -174,7 +192,9 @@ fn each_operation<S: SpanSource>(
     visit: &mut dyn FnMut(&str, &str, &str),
 ) -> Result<(), QueryError> {
     let mut split = |stored: &[u8]| {
-        let Ok(text) = std::str::from_utf8(stored) else { return };
+        let Ok(text) = std::str::from_utf8(stored) else {
+            return;
+        };
         // The kind is at the end and the service at the start, should the name hold zeros.
         if let Some((service, rest)) = text.split_once('\0')
             && let Some((name, kind)) = rest.rsplit_once('\0')
@@ -184,7 +204,10 @@ fn each_operation<S: SpanSource>(
     };
     source.operations(&mut split)?;
     for block in source.open() {
-        block.operations().iter().for_each(|operation| split(operation));
+        block
+            .operations()
+            .iter()
+            .for_each(|operation| split(operation));
     }
     Ok(())
 }
@@ -198,12 +221,20 @@ struct Newest {
 
 impl Newest {
     fn new(limit: usize) -> Self {
-        Self { limit, by_start: BTreeSet::new(), starts: HashMap::new() }
+        Self {
+            limit,
+            by_start: BTreeSet::new(),
+            starts: HashMap::new(),
+        }
     }
 
     /// Traces whose newest matching span is older no longer matter.
     fn floor(&self) -> Option<Timestamp> {
-        if self.by_start.len() < self.limit { None } else { self.by_start.first().map(|f| f.0) }
+        if self.by_start.len() < self.limit {
+            None
+        } else {
+            self.by_start.first().map(|f| f.0)
+        }
     }
 
     fn look_into(&mut self, block: &SpanBlock, matcher: &SpanMatcher) {
@@ -250,7 +281,10 @@ struct Collected {
 impl Collected {
     /// Takes a span; the memory that it takes, about.
     fn take(&mut self, span: Span) -> usize {
-        let alike = self.known.entry((span.span_id, span.start, span.duration)).or_default();
+        let alike = self
+            .known
+            .entry((span.span_id, span.start, span.duration))
+            .or_default();
         if alike.iter().any(|n| self.spans[*n as usize] == span) {
             return 0;
         }
@@ -268,14 +302,20 @@ fn memory(span: &Span) -> usize {
             TagValue::Binary(bytes) => bytes.len(),
             _ => 0,
         };
-        tags.iter().map(|tag| size_of::<Tag>() + tag.key.len() + value(tag)).sum()
+        tags.iter()
+            .map(|tag| size_of::<Tag>() + tag.key.len() + value(tag))
+            .sum()
     };
     size_of::<Span>()
         + 64
         + span.operation.len()
         + span.references.len() * 40
         + tags(&span.tags)
-        + span.logs.iter().map(|log| 40 + tags(&log.fields)).sum::<usize>()
+        + span
+            .logs
+            .iter()
+            .map(|log| 40 + tags(&log.fields))
+            .sum::<usize>()
         + span.warnings.iter().map(|w| 16 + w.len()).sum::<usize>()
 }
 

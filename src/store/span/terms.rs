@@ -252,7 +252,10 @@ impl SpanBlock {
                 let row = &self.tags[**n as usize];
                 Some(row.key) == kind && matches!(row.value, Value::Text(..))
             };
-            let kind = self.tag_lists[span.tags.range()].iter().find(is_kind).copied();
+            let kind = self.tag_lists[span.tags.range()]
+                .iter()
+                .find(is_kind)
+                .copied();
             let service = self.processes[span.process as usize].service;
             found.insert((service, span.operation, kind));
         }
@@ -261,7 +264,9 @@ impl SpanBlock {
             .map(|(service, operation, kind)| {
                 let kind = kind.map(|n| self.value(&self.tags[n as usize]).text());
                 let (service, name) = (self.names.get(service), self.names.get(operation));
-                [service, name, kind.as_deref().unwrap_or("")].join("\0").into_bytes()
+                [service, name, kind.as_deref().unwrap_or("")]
+                    .join("\0")
+                    .into_bytes()
             })
             .collect();
         operations.sort_unstable();

@@ -26,7 +26,8 @@ impl Blocks {
     }
 
     fn seal(&mut self) {
-        self.sealed.push(self.open.seal(&mut Analyzer::new(), &mut TagCensus::new()));
+        self.sealed
+            .push(self.open.seal(&mut Analyzer::new(), &mut TagCensus::new()));
         self.open.clear();
     }
 
@@ -57,12 +58,18 @@ impl SpanSource for Blocks {
         let passes = |sealed: &SealedSpanBlock| {
             let terms: BTreeSet<&str> = sealed.words.split(' ').collect();
             sealed.meta.may_match(matcher)
-                && need.words.may_match(ChunkFlags::default(), &mut |demand| match demand {
-                    WordDemand::Exact(term) => terms.contains(term.as_str()),
-                    _ => true,
-                })
+                && need
+                    .words
+                    .may_match(ChunkFlags::default(), &mut |demand| match demand {
+                        WordDemand::Exact(term) => terms.contains(term.as_str()),
+                        _ => true,
+                    })
         };
-        let all = self.sealed.iter().enumerate().filter(|(_, sealed)| passes(sealed));
+        let all = self
+            .sealed
+            .iter()
+            .enumerate()
+            .filter(|(_, sealed)| passes(sealed));
         Ok(all.map(|(n, sealed)| (sealed.meta.max_start, n)).collect())
     }
 
@@ -77,18 +84,28 @@ impl SpanSource for Blocks {
 
     fn places_of(&self, trace: TraceId) -> Result<Vec<usize>, QueryError> {
         let all = self.sealed.iter().enumerate();
-        Ok(all.filter(|(_, s)| s.trace_ids.contains(&trace.0)).map(|(n, _)| n).collect())
+        Ok(all
+            .filter(|(_, s)| s.trace_ids.contains(&trace.0))
+            .map(|(n, _)| n)
+            .collect())
     }
 
     fn operations(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), QueryError> {
-        self.sealed.iter().flat_map(|s| &s.operations).for_each(|operation| visit(operation));
+        self.sealed
+            .iter()
+            .flat_map(|s| &s.operations)
+            .for_each(|operation| visit(operation));
         Ok(())
     }
 }
 
 fn bounds() -> Bounds {
     let timeout = Duration::from_secs(60);
-    Bounds { deadline: Instant::now() + timeout, timeout, max_bytes: 64 << 20 }
+    Bounds {
+        deadline: Instant::now() + timeout,
+        timeout,
+        max_bytes: 64 << 20,
+    }
 }
 
 fn search(blocks: &Blocks, query: &TraceQuery) -> Vec<Trace> {
@@ -106,7 +123,10 @@ fn span(trace: u128, id: u64, start: Timestamp) -> Span {
         duration: 1000,
         tags: vec![],
         logs: vec![],
-        process: Arc::new(Process { service: "svc".into(), tags: vec![] }),
+        process: Arc::new(Process {
+            service: "svc".into(),
+            tags: vec![],
+        }),
         warnings: vec![],
     }
 }
@@ -162,7 +182,10 @@ fn any_span() -> impl Strategy<Value = Span> {
             operation: operation.into(),
             duration: duration * 1000,
             tags: vec![Tag::string(key, value)],
-            process: Arc::new(Process { service: service.into(), tags: vec![] }),
+            process: Arc::new(Process {
+                service: service.into(),
+                tags: vec![],
+            }),
             ..span(trace, id, start)
         },
     )
@@ -180,18 +203,29 @@ fn any_query() -> impl Strategy<Value = TraceQuery> {
         prop_oneof![3 => Just("svc"), 1 => Just(""), 1 => Just("no")],
         prop_oneof![2 => Just(""), 1 => Just("op")],
     );
-    (names, tag, 0i64..60, 0i64..60, prop::option::of(1u64..4), 0usize..14).prop_map(
-        |((service, operation), tag, from, length, duration, limit)| TraceQuery {
-            service: service.into(),
-            operation: operation.into(),
-            tags: tag.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-            start_min: from * 1000,
-            start_max: (from + length) * 1000,
-            duration_min: duration.map(|d| d * 1000),
-            duration_max: None,
-            limit,
-        },
+    (
+        names,
+        tag,
+        0i64..60,
+        0i64..60,
+        prop::option::of(1u64..4),
+        0usize..14,
     )
+        .prop_map(
+            |((service, operation), tag, from, length, duration, limit)| TraceQuery {
+                service: service.into(),
+                operation: operation.into(),
+                tags: tag
+                    .into_iter()
+                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .collect(),
+                start_min: from * 1000,
+                start_max: (from + length) * 1000,
+                duration_min: duration.map(|d| d * 1000),
+                duration_max: None,
+                limit,
+            },
+        )
 }
 
 proptest! {
@@ -230,10 +264,16 @@ fn blocks_that_cannot_improve_the_answer_are_not_read() {
     assert_eq!(read, [47, 48, 49]);
 
     // Of another service: ruled out by terms.
-    let nothing = TraceQuery { service: "no".into(), ..all(3) };
+    let nothing = TraceQuery {
+        service: "no".into(),
+        ..all(3)
+    };
     assert!(search(&blocks, &nothing).is_empty());
     // Outside the window.
-    let early = TraceQuery { start_max: 10_500, ..all(10) };
+    let early = TraceQuery {
+        start_max: 10_500,
+        ..all(10)
+    };
     assert_eq!(ids(&search(&blocks, &early)), [1, 0]);
     read = blocks.read.take();
     assert!(read.iter().all(|n| *n < 2), "{read:?}");
@@ -245,14 +285,28 @@ fn traces_are_complete_beyond_the_window_and_exact_repetitions_are_dropped() {
     blocks.add(&[span(1, 1, 0), span(1, 2, 100)]);
     blocks.seal();
     // A retry of the client, and a different span with the same id.
-    let other = Span { operation: "else".into(), ..span(1, 2, 100) };
+    let other = Span {
+        operation: "else".into(),
+        ..span(1, 2, 100)
+    };
     blocks.add(&[span(1, 2, 100), other.clone(), span(1, 3, 1_000_000)]);
-    let window = TraceQuery { start_min: 100_000, start_max: 100_000, ..all(20) };
+    let window = TraceQuery {
+        start_min: 100_000,
+        start_max: 100_000,
+        ..all(20)
+    };
     let found = search(&blocks, &window);
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].spans, [span(1, 1, 0), span(1, 2, 100), other, span(1, 3, 1_000_000)]);
+    assert_eq!(
+        found[0].spans,
+        [span(1, 1, 0), span(1, 2, 100), other, span(1, 3, 1_000_000)]
+    );
     assert_eq!(complete(&blocks, &[TraceId(1)], &bounds()).unwrap(), found);
-    assert!(complete(&blocks, &[TraceId(2)], &bounds()).unwrap().is_empty());
+    assert!(
+        complete(&blocks, &[TraceId(2)], &bounds())
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -266,9 +320,15 @@ fn a_large_trace_comes_whole_and_one_beyond_the_bound_is_refused() {
     }
     let traces = complete(&blocks, &[TraceId(7)], &bounds()).unwrap();
     assert_eq!(traces[0].spans.len(), 10_008);
-    let little = Bounds { max_bytes: 1 << 20, ..bounds() };
+    let little = Bounds {
+        max_bytes: 1 << 20,
+        ..bounds()
+    };
     let refused = complete(&blocks, &[TraceId(7)], &little);
-    assert!(matches!(refused, Err(QueryError::TooMuch(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(QueryError::TooMuch(_))),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -277,30 +337,57 @@ fn a_search_without_a_limit_gives_a_hundred_and_one_too_late_an_error() {
     (0..150).for_each(|n| blocks.add(&[span(n, 1, n as i64)]));
     blocks.seal();
     assert_eq!(search(&blocks, &all(0)).len(), 100);
-    let late = Bounds { deadline: Instant::now(), ..bounds() };
+    let late = Bounds {
+        deadline: Instant::now(),
+        ..bounds()
+    };
     let refused = find(&blocks, &all(1), &query_terms(&all(1)), &late);
-    assert!(matches!(refused, Err(QueryError::Timeout(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(QueryError::Timeout(_))),
+        "{refused:?}"
+    );
 }
 
 #[test]
 fn services_and_operations_come_from_sealed_and_open_blocks() {
     let named = |service: &str, operation: &str, kind: &str| Span {
         operation: operation.into(),
-        process: Arc::new(Process { service: service.into(), tags: vec![] }),
-        tags: if kind.is_empty() { vec![] } else { vec![Tag::string("span.kind", kind)] },
+        process: Arc::new(Process {
+            service: service.into(),
+            tags: vec![],
+        }),
+        tags: if kind.is_empty() {
+            vec![]
+        } else {
+            vec![Tag::string("span.kind", kind)]
+        },
         ..span(1, 1, 1)
     };
     let mut blocks = Blocks::default();
-    blocks.add(&[named("b", "one", ""), named("b", "two", "server"), named("a", "one", "")]);
+    blocks.add(&[
+        named("b", "one", ""),
+        named("b", "two", "server"),
+        named("a", "one", ""),
+    ]);
     blocks.seal();
     blocks.add(&[named("b", "two", "client"), named("c", "ze\0ro", "client")]);
     assert_eq!(services(&blocks).unwrap(), ["a", "b", "c"]);
     let found = |service: &str, kind: Option<&str>| -> Vec<(String, String)> {
         let found = operations(&blocks, service, kind).unwrap();
-        found.into_iter().map(|operation| (operation.name, operation.kind)).collect()
+        found
+            .into_iter()
+            .map(|operation| (operation.name, operation.kind))
+            .collect()
     };
     let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
-    assert_eq!(found("b", None), [pair("one", ""), pair("two", "client"), pair("two", "server")]);
+    assert_eq!(
+        found("b", None),
+        [
+            pair("one", ""),
+            pair("two", "client"),
+            pair("two", "server")
+        ]
+    );
     assert_eq!(found("b", Some("server")), [pair("two", "server")]);
     assert_eq!(found("c", None), [pair("ze\0ro", "client")]);
     assert!(found("d", None).is_empty());

@@ -1,0 +1,231 @@
+//! Searches on a real store, its index included; the algorithm has its own tests.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::model::time::{DAY, MINUTE};
+use crate::model::trace::{Process, Span, SpanBatch, SpanId, Tag, TagValue};
+use crate::runtime::clock::Clock;
+use crate::runtime::permits::Budget;
+use crate::runtime::pool::Pool;
+use crate::store::{Body, Durability, Options, Payload, RecordKind};
+use crate::telemetry::metrics::Metrics;
+
+const NOW: Timestamp = 20_000 * DAY + DAY / 2;
+
+fn querier(path: &Path) -> Querier {
+    let (pool, budget, metrics) = (
+        Pool::new(2).unwrap(),
+        Budget::new(256 << 20),
+        Metrics::default(),
+    );
+    let options = Options {
+        path: path.to_owned(),
+        durability: Durability::Sync,
+        retention: None,
+        min_free_bytes: 0,
+        decoder: Arc::new(|_| Err("no protocol here".into())),
+        on_failure: Arc::new(|error| panic!("{error}")),
+        clock: Clock::fixed(NOW),
+        pool: pool.clone(),
+        budget: budget.clone(),
+        metrics: metrics.clone(),
+    };
+    let store = Store::open(options).unwrap();
+    // What comes before would be decoded again from the journal, and there is no decoder.
+    while !store.is_recovered() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Querier::new(store, pool, QueryLimits::default(), &budget, &metrics)
+}
+
+async fn push(querier: &Querier, spans: Vec<Span>) {
+    let body = Body {
+        kind: RecordKind::SpansAsReceived,
+        format: 0,
+        coding: 0,
+        flags: 0,
+        tenant: "".into(),
+        bytes: Bytes::from_static(b"spans"),
+    };
+    let pending = querier
+        .store
+        .append(Payload::Spans(SpanBatch { spans }), body, None)
+        .unwrap();
+    pending.wait().await.unwrap();
+}
+
+/// Two spans, of two services, with tags of few and of many values.
+fn spans(trace: u64) -> Vec<Span> {
+    let start = NOW - 60 * MINUTE + trace as i64 * 1000;
+    let span = |id: u64, service: &str, operation: &str, tags: Vec<Tag>| Span {
+        trace_id: TraceId(u128::from(trace) << 64 | 7),
+        span_id: SpanId(trace << 8 | id),
+        operation: operation.into(),
+        references: vec![],
+        flags: 1,
+        start,
+        duration: 1000 * (1 + trace % 50),
+        tags,
+        logs: vec![],
+        process: Arc::new(Process {
+            service: service.into(),
+            tags: vec![],
+        }),
+        warnings: vec![],
+    };
+    let status = Tag {
+        key: "status".into(),
+        value: TagValue::Int64(200 + (trace % 3) as i64),
+    };
+    let id = format!("{:016x}", trace.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    vec![
+        span(
+            1,
+            "web",
+            if trace.is_multiple_of(2) {
+                "GET /"
+            } else {
+                "POST /"
+            },
+            vec![status],
+        ),
+        span(2, "api", "load all", vec![Tag::string("request.id", id)]),
+    ]
+}
+
+fn query(service: &str, operation: &str, tags: &[(&str, &str)], limit: usize) -> TraceQuery {
+    TraceQuery {
+        service: service.into(),
+        operation: operation.into(),
+        tags: tags
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect(),
+        start_min: i64::MIN,
+        start_max: i64::MAX,
+        limit,
+        ..TraceQuery::default()
+    }
+}
+
+/// The numbers of the traces found; every trace must be whole.
+async fn find(querier: &Querier, query: TraceQuery) -> Vec<u64> {
+    let found = querier.find_traces(query).await.unwrap();
+    let number = |trace: &Trace| {
+        let number = (trace.id.0 >> 64) as u64;
+        assert_eq!(trace.spans, spans(number));
+        number
+    };
+    found.iter().map(number).collect()
+}
+
+#[tokio::test]
+async fn searches_find_the_same_in_heads_and_in_sealed_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let querier = querier(dir.path());
+    const TRACES: u64 = 3000;
+    for sealed in [0, 1, 2] {
+        if sealed == 0 {
+            for trace in 0..TRACES {
+                push_later(&querier, trace);
+            }
+            push(&querier, vec![]).await;
+        } else {
+            querier.store.flush().await.unwrap();
+        }
+        let last = TRACES - 1;
+        assert_eq!(
+            find(&querier, query("web", "", &[], 3)).await,
+            [last, last - 1, last - 2]
+        );
+        assert_eq!(
+            find(&querier, query("api", "load all", &[], 1)).await,
+            [last]
+        );
+        assert!(
+            find(&querier, query("api", "GET /", &[], 1))
+                .await
+                .is_empty()
+        );
+        let even = query("web", "GET /", &[("status", "201")], 2);
+        assert_eq!(find(&querier, even).await, [2998, 2992]);
+        let both = query("web", "", &[("status", "20[0-9]")], 4);
+        assert_eq!(find(&querier, both).await.len(), 4);
+        let id = format!("{:016x}", 1234u64.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        assert_eq!(
+            find(&querier, query("", "", &[("request.id", &id)], 20)).await,
+            [1234]
+        );
+        assert!(
+            find(&querier, query("web", "", &[("request.id", &id)], 20))
+                .await
+                .is_empty()
+        );
+        let slow = TraceQuery {
+            duration_min: Some(50_000),
+            ..query("web", "", &[], 2)
+        };
+        assert_eq!(find(&querier, slow).await, [2999, 2949]);
+
+        let id = TraceId(u128::from(17u64) << 64 | 7);
+        assert_eq!(querier.trace(id).await.unwrap().unwrap().spans, spans(17));
+        assert_eq!(querier.trace(TraceId(5)).await.unwrap(), None);
+        assert_eq!(querier.services().await.unwrap(), ["api", "web"]);
+        let operations = querier.operations("web", None).await.unwrap();
+        let names: Vec<&str> = operations
+            .iter()
+            .map(|operation| &*operation.name)
+            .collect();
+        assert_eq!(names, ["GET /", "POST /"]);
+    }
+    // What comes after a flush is found beside what was sealed, and a repetition once.
+    push(&querier, spans(TRACES)).await;
+    push(&querier, spans(TRACES - 1)).await;
+    assert_eq!(
+        find(&querier, query("web", "", &[], 2)).await,
+        [TRACES, TRACES - 1]
+    );
+
+    // The index is asked, and answers.
+    let snapshot = querier.store.spans().unwrap();
+    let candidates = |query: &TraceQuery| {
+        let need = query_terms(query);
+        snapshot
+            .candidates(&SpanMatcher::new(query), &need)
+            .unwrap()
+            .len()
+    };
+    assert!(candidates(&query("web", "", &[], 1)) >= 5);
+    assert_eq!(candidates(&query("other", "", &[], 1)), 0);
+    assert_eq!(candidates(&query("web", "", &[("status", "404")], 1)), 0);
+    querier.store.stop().unwrap();
+}
+
+/// Appends without waiting for the sync, which one later append waits for.
+fn push_later(querier: &Querier, trace: u64) {
+    let body = Body {
+        kind: RecordKind::SpansAsReceived,
+        format: 0,
+        coding: 0,
+        flags: 0,
+        tenant: "".into(),
+        bytes: Bytes::from_static(b"spans"),
+    };
+    let batch = SpanBatch {
+        spans: spans(trace),
+    };
+    loop {
+        match querier
+            .store
+            .append(Payload::Spans(batch.clone()), body.clone(), None)
+        {
+            Ok(_) => return,
+            Err(StoreError::Full(_)) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
