@@ -15,10 +15,11 @@ const FILTER_ERROR: &str = "LabelFilterErr";
 pub enum LabelTest {
     /// An absent label is compared as "".
     Text(NameId, Matcher),
-    /// The rest reject entries without the label, and let entries with an error through.
+    /// These three reject entries without the label, whether or not a parser failed before.
     Number(NameId, Compare, f64),
     Duration(NameId, Compare, i64),
     Bytes(NameId, Compare, u64),
+    /// Rejects entries without the label, but for those with an error.
     Ip {
         name: NameId,
         negated: bool,
@@ -121,15 +122,13 @@ fn compare<T: PartialOrd>(
     kind: &str,
     convert: impl Fn(&str) -> Option<T>,
 ) -> bool {
-    if entry.has_error() {
-        return true;
-    }
     let Some(value) = entry.label(name) else {
         return false;
     };
     let converted = std::str::from_utf8(value).ok().and_then(convert);
     match converted {
         Some(found) => op.holds(found, wanted),
+        None if entry.has_error() => true,
         None => {
             let text = String::from_utf8_lossy(value);
             let details = format!("label {}: {text:?} is not {kind}", entry.name(name));
