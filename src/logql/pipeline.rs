@@ -57,7 +57,7 @@ pub struct LineMatcher {
 #[derive(Clone, Debug)]
 pub enum LineTest {
     /// Contains these bytes; empty ones are in every line.
-    Literal(memmem::Finder<'static>),
+    Literal(Box<memmem::Finder<'static>>),
     Regex(LineRegex),
     Pattern(LinePattern),
     Ip(IpPattern),
@@ -90,7 +90,7 @@ impl LineMatcher {
             .iter()
             .map(|operand| match (filter.op, operand) {
                 (LineOp::Contains | LineOp::NotContains, LineOperand::Text(text)) => Ok(
-                    LineTest::Literal(memmem::Finder::new(text.as_bytes()).into_owned()),
+                    LineTest::Literal(Box::new(memmem::Finder::new(text.as_bytes()).into_owned())),
                 ),
                 (LineOp::Contains | LineOp::NotContains, LineOperand::Ip(text)) => {
                     IpPattern::parse(text).map(LineTest::Ip)

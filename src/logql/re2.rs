@@ -598,3 +598,126 @@ fn parse_hir(pattern: &str) -> Option<Hir> {
         .parse(&translated)
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: &str, text: &str, expected: bool) {
+        let regex = for_text(pattern).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(regex.is_match(text), expected, "{pattern} on {text}");
+        let regex = for_lines(pattern).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(
+            regex.is_match(text.as_bytes()),
+            expected,
+            "{pattern} on {text}"
+        );
+        // What is needed must be in whatever matches.
+        if expected {
+            assert!(
+                holds(&need(pattern), text.as_bytes()),
+                "{pattern} on {text}"
+            );
+        }
+    }
+
+    fn holds(need: &Need, line: &[u8]) -> bool {
+        let find = |line: &[u8], what: &[u8]| memchr::memmem::find(line, what).is_some();
+        match need {
+            Need::Anything => true,
+            Need::Literal(bytes) => find(line, bytes),
+            Need::Folded(bytes) => {
+                let text = String::from_utf8_lossy(line)
+                    .replace('\u{212a}', "k")
+                    .replace('\u{17f}', "s");
+                find(text.to_ascii_lowercase().as_bytes(), bytes)
+            }
+            Need::All(needs) => needs.iter().all(|need| holds(need, line)),
+            Need::Any(needs) => needs.iter().any(|need| holds(need, line)),
+        }
+    }
+
+    #[test]
+    fn classes_are_ascii_as_in_re2() {
+        check(r"^\d$", "7", true);
+        check(r"^\d$", "٣", false);
+        check(r"^\w$", "é", false);
+        check(r"^\W$", "é", true);
+        check(r"\bx\b", "éxé", true);
+        check(r"\Bx", "ax", true);
+        check(r"^[\w.-]+$", "a.b-c", true);
+        check(r"^[^\d]$", "٣", true);
+        check(r"^[\D]$", "7", false);
+        check(r"^\s$", "\u{b}", false);
+    }
+
+    #[test]
+    fn literals_of_re2_stay_literals() {
+        check(r"a{,2}", "a{,2}", true);
+        check(r"{foo}", "{foo}", true);
+        check(r"x{2}", "xx", true);
+        check(r"^[[]$", "[", true);
+        check(r"^[a[b]]$", "[]", true);
+        check(r"^[]a]$", "]", true);
+        check(r"^[&&a]$", "&", true);
+        check(r"^[a\-z]$", "-", true);
+        check(r"^[\w-.]$", "-", true);
+        check(r"^[+--]$", ",", true);
+        check(r"\Qa.b\E.", "a.bc", true);
+        check(r"\Qa.b\E", "axb", false);
+        check(r"\<", "<", true);
+        check(r"\x41\101\x{1F600}", "AA😀", true);
+        check(r"[[:alpha:]]\pL\p{^Greek}", "xyz", true);
+        check(r"(?i)É", "é", true);
+        check(r"(?i)kelvin", "\u{212a}elvin", true);
+        check(r"(?i)time-?out 42", "TimeOut 42", true);
+        check(r"(?P<a>x)(?<b>y)", "xy", true);
+        check(r"a.b", "a\nb", false);
+        check(r"(?s)a.b", "a\nb", true);
+        check(r"^b", "a\nb", false);
+        check(r"(?m)^b$", "a\nb\nc", true);
+        check(r"(ab)+c|x(y|z)w", "ababc", true);
+        check(r"(ab)+c|x(y|z)w", "xzw", true);
+    }
+
+    #[test]
+    fn what_re2_does_not_know_is_refused() {
+        for bad in [
+            "[",
+            "(",
+            ")",
+            "*a",
+            r"\1",
+            r"\y",
+            r"\Z",
+            "(?x)a",
+            "(?=a)",
+            "a{1001}",
+            "[b-a]",
+            "\\",
+            "(?P<a>x",
+            "(?u)a",
+            r"\p{Nope}",
+            "(?P<a>x)(?P<a>y)",
+            "[a",
+            r"[\",
+        ] {
+            assert!(for_lines(bad).is_err(), "{bad}");
+            assert!(anchored(bad).is_err(), "{bad}");
+        }
+        assert!(anchored("a)(b").is_err());
+        assert!(for_lines(&"(".repeat(10_000)).is_err());
+        assert!(for_lines(r"(\pL{1000}){1000}").is_err());
+        let error = for_lines("[").unwrap_err().to_string();
+        assert_eq!(error, "error parsing regexp: missing closing ]: `[`");
+    }
+
+    #[test]
+    fn matchers_are_anchored_and_differ_in_the_dot() {
+        let matches = |dot| matcher("a".into(), MatchOp::Regex, "a.b|c".into(), dot).unwrap();
+        assert!(matches(Dot::MatchesNewline).matches("a\nb"));
+        assert!(!matches(Dot::ExceptNewline).matches("a\nb"));
+        assert!(!matches(Dot::ExceptNewline).matches("xc"));
+    }
+}

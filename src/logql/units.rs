@@ -79,7 +79,11 @@ pub fn go_duration(text: &str) -> Option<i64> {
         rest = &rest[unit_len..];
         total = total.checked_add(whole.checked_mul(size)?)?;
         if !fraction.is_empty() {
-            let part = format!("0.{fraction}").parse::<f64>().ok()? * size as f64;
+            // Digits beyond nanoseconds of hours say nothing; dividing the unit first keeps
+            // fractions exact that are whole nanoseconds.
+            let digits = &fraction[..fraction.len().min(18)];
+            let scale = 10f64.powi(digits.len() as i32);
+            let part = digits.parse::<u64>().ok()? as f64 * (size as f64 / scale);
             total = total.checked_add(part as u64)?;
         }
     }

@@ -12,6 +12,7 @@ mod logs;
 mod prune;
 mod samples;
 mod scan;
+mod traces;
 
 pub use answer::{
     AnswerEntry, AnswerStream, IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery,

@@ -48,7 +48,7 @@ impl Walk<'_, '_, '_> {
     /// Members of the object at hand. True: nothing more is wanted.
     fn object(&mut self, depth: usize) -> Result<bool, &'static str> {
         if !self.reader.eat(b'{') {
-            return Err("the line is not a JSON object");
+            return Err("value is not a JSON object");
         }
         if depth > MAX_DEPTH {
             return Err("nested too deeply");

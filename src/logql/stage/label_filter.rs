@@ -15,11 +15,10 @@ const FILTER_ERROR: &str = "LabelFilterErr";
 pub enum LabelTest {
     /// An absent label is compared as "".
     Text(NameId, Matcher),
-    /// These three reject entries without the label, whether or not a parser failed before.
+    /// The rest reject entries without the label.
     Number(NameId, Compare, f64),
     Duration(NameId, Compare, i64),
     Bytes(NameId, Compare, u64),
-    /// Rejects entries without the label, but for those with an error.
     Ip {
         name: NameId,
         negated: bool,
@@ -128,8 +127,12 @@ fn compare<T: PartialOrd>(
     let converted = std::str::from_utf8(value).ok().and_then(convert);
     match converted {
         Some(found) => op.holds(found, wanted),
-        None if entry.has_error() => true,
         None => {
+            // The first error of an entry is the one that is told.
+            if entry.has_error() {
+                return true;
+            }
+            let value = entry.label(name).unwrap_or(b"");
             let text = String::from_utf8_lossy(value);
             let details = format!("label {}: {text:?} is not {kind}", entry.name(name));
             entry.set_error(FILTER_ERROR, &details);

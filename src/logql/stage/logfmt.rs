@@ -19,6 +19,12 @@ struct Pair {
     escaped: bool,
 }
 
+/// Why a pair is none, and where.
+struct Broken {
+    at: usize,
+    reason: &'static str,
+}
+
 struct Pairs<'l> {
     line: &'l [u8],
     at: usize,
@@ -26,7 +32,7 @@ struct Pairs<'l> {
 
 impl Pairs<'_> {
     /// The next pair; an error stands for a pair that is broken, and reading can go on.
-    fn next(&mut self) -> Option<Result<Pair, &'static str>> {
+    fn next(&mut self) -> Option<Result<Pair, Broken>> {
         let line = self.line;
         let skip_while = |from: usize, accept: fn(u8) -> bool| {
             from + line[from..].iter().take_while(|b| accept(**b)).count()
@@ -39,8 +45,9 @@ impl Pairs<'_> {
         self.at = skip_while(start, |b| b > b' ' && b != b'=' && b != b'"');
         let key = start..self.at;
         let broken = |pairs: &mut Self, reason| {
-            pairs.at = skip_while(pairs.at, |b| b > b' ');
-            Some(Err(reason))
+            let at = pairs.at;
+            pairs.at = skip_while(at, |b| b > b' ');
+            Some(Err(Broken { at, reason }))
         };
         match line.get(self.at) {
             Some(b'"') => return broken(self, "unexpected quote in a key"),
@@ -72,14 +79,17 @@ impl Pairs<'_> {
         }
     }
 
-    fn quoted(&mut self, key: Range<usize>) -> Option<Result<Pair, &'static str>> {
+    fn quoted(&mut self, key: Range<usize>) -> Option<Result<Pair, Broken>> {
         let start = self.at + 1;
         let mut escaped = false;
         let mut at = start;
         loop {
             let Some(found) = memchr::memchr2(b'"', b'\\', &self.line[at..]) else {
                 self.at = self.line.len();
-                return Some(Err("unterminated quoted value"));
+                return Some(Err(Broken {
+                    at: self.at,
+                    reason: "unterminated quoted value",
+                }));
             };
             at += found;
             if self.line[at] == b'"' {
@@ -107,6 +117,22 @@ fn value_text(entry: &mut Entry<'_>, line: &[u8], text: Text, pair: &Pair) -> Op
     Some(entry.since(start))
 }
 
+fn bad_escape(pair: &Pair) -> Broken {
+    Broken {
+        at: pair.value.start,
+        reason: "invalid quoted value",
+    }
+}
+
+fn mark(entry: &mut Entry<'_>, broken: &Broken) {
+    let details = format!(
+        "syntax error at position {}: {}",
+        broken.at + 1,
+        broken.reason
+    );
+    entry.set_error(PARSER_ERROR, &details);
+}
+
 /// `| logfmt`: every pair.
 #[derive(Debug)]
 pub struct Logfmt {
@@ -122,7 +148,7 @@ impl Step for Logfmt {
             while let Some(pair) = pairs.next() {
                 let pair = match pair {
                     Ok(pair) => pair,
-                    Err(reason) if self.strict => return Some(reason),
+                    Err(broken) if self.strict => return Some(broken),
                     Err(_) => continue,
                 };
                 if pair.value.is_empty() && !self.keep_empty {
@@ -136,19 +162,15 @@ impl Step for Logfmt {
                     continue;
                 };
                 match value_text(entry, line, text, &pair) {
-                    Some(value) => {
-                        if entry.extract(id, value) {
-                            return None;
-                        }
-                    }
-                    None if self.strict => return Some("invalid quoted value"),
-                    None => {}
+                    Some(value) if entry.extract(id, value) => return None,
+                    None if self.strict => return Some(bad_escape(&pair)),
+                    _ => {}
                 }
             }
             None
         });
-        if let Some(reason) = failed {
-            entry.set_error(PARSER_ERROR, reason);
+        if let Some(broken) = failed {
+            mark(entry, &broken);
         }
         Verdict::Keep
     }
@@ -182,7 +204,7 @@ impl Step for LogfmtKeys {
             while let Some(pair) = pairs.next() {
                 let pair = match pair {
                     Ok(pair) => pair,
-                    Err(reason) if self.strict => return Some(reason),
+                    Err(broken) if self.strict => return Some(broken),
                     Err(_) => continue,
                 };
                 for (name, key) in &self.keys {
@@ -193,15 +215,15 @@ impl Step for LogfmtKeys {
                         Some(value) => {
                             entry.extract_expression(*name, value);
                         }
-                        None if self.strict => return Some("invalid quoted value"),
+                        None if self.strict => return Some(bad_escape(&pair)),
                         None => {}
                     }
                 }
             }
             None
         });
-        if let Some(reason) = failed {
-            entry.set_error(PARSER_ERROR, reason);
+        if let Some(broken) = failed {
+            mark(entry, &broken);
         }
         Verdict::Keep
     }

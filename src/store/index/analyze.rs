@@ -20,7 +20,7 @@ use memchr::memmem::Finder;
 
 use self::classes::{Masks, split};
 pub use self::classes::{is_digit, is_gram, is_hex, is_letter};
-use super::filter::{FilterBuilder, gram_bit, id_bit, minimizers};
+use super::filter::{FilterBuilder, gram_bit, id_bits, minimizers};
 
 /// Hexadecimal digits that make a run of `[0-9a-f-]` an id.
 pub const ID_DIGITS: usize = 16;
@@ -230,7 +230,7 @@ impl Analyzer {
         if run.len() - dashes < ID_DIGITS {
             return;
         }
-        minimizers(run, |rank| self.filter.set(id_bit(rank)));
+        minimizers(run, |rank| id_bits(rank).into_iter().for_each(|bit| self.filter.set(bit)));
         for block in start / 64..=(end - 1) / 64 {
             let base = block * 64;
             let from = start.saturating_sub(base);

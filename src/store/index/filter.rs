@@ -26,11 +26,18 @@ pub fn id_rank(gram: u64) -> u64 {
     gram.wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
-/// The place of a minimizer, by its rank, in the scratch map. Mixed again, since a minimizer's
+/// Bits of a minimizer. A 32-digit id has four or five minimizers: with one bit each, one chunk
+/// in twenty is a candidate for an id that it does not hold, with three each, one in ten
+/// thousand. Chunks hold few minimizers beside their grams, so the filters hardly grow.
+const ID_BITS: usize = 3;
+
+/// The places of a minimizer, by its rank, in the scratch map. Mixed again, since a minimizer's
 /// rank is small.
 #[inline]
-pub fn id_bit(rank: u64) -> u32 {
-    ((rank ^ (rank >> 32)).wrapping_mul(0xA24B_AED4_963E_E407) >> (64 - SCRATCH_LOG2)) as u32
+pub fn id_bits(rank: u64) -> [u32; ID_BITS] {
+    let mixed = (rank ^ (rank >> 32)).wrapping_mul(0xA24B_AED4_963E_E407);
+    let bit = |shift: u32| ((mixed >> shift) & ((1 << SCRATCH_LOG2) - 1)) as u32;
+    [bit(64 - SCRATCH_LOG2), bit(64 - 2 * SCRATCH_LOG2), bit(64 - 3 * SCRATCH_LOG2)]
 }
 
 /// Calls `found` with the rank of every minimizer of an id run: of every nine neighbouring
@@ -79,7 +86,7 @@ impl Default for FilterBuilder {
 }
 
 impl FilterBuilder {
-    /// Sets a bit given by [`gram_bit`] or [`id_bit`].
+    /// Sets a bit given by [`gram_bit`] or [`id_bits`].
     #[inline]
     pub fn set(&mut self, bit: u32) {
         let bit = bit as usize & ((1 << SCRATCH_LOG2) - 1);

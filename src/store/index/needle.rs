@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::analyze::{ChunkFlags, GRAM, ID_DIGITS, MIN_WORD, is_digit, is_gram, is_hex, is_letter};
-use super::filter::{FilterView, gram_bit, id_bit, minimizers};
+use super::filter::{FilterView, gram_bit, id_bits, minimizers};
 use crate::model::need::Need;
 
 /// Needs nested deeper than this demand nothing.
@@ -202,7 +202,7 @@ fn compile_needle(needle: &[u8], folded: bool) -> (WordPlan, GramPlan) {
     for run in runs(&needle, is_hex) {
         let digits = needle[run.clone()].iter().filter(|b| **b != b'-').count();
         if digits >= ID_DIGITS {
-            minimizers(&needle[run.clone()], |rank| bits.push(id_bit(rank)));
+            minimizers(&needle[run.clone()], |rank| bits.extend(id_bits(rank)));
         }
         if digits >= ID_DIGITS || run.start == 0 || run.end == needle.len() {
             maybe_ids.push(run);

@@ -17,6 +17,9 @@ use crate::store::error::StoreError;
 /// head; larger means fewer files and directory syncs.
 const SEGMENT_BYTES: u64 = 32 << 20;
 
+/// An open segment of which nothing is needed any more is replaced from this size on.
+const ROTATE_BYTES: u64 = 256 << 10;
+
 /// One file of the journal.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -152,8 +155,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes segments of which every record is below `low_water` (J2).
+    /// Removes segments of which every record is below `low_water` (J2). When that is all of
+    /// them, the open one goes as well, unless it is too small to matter.
     pub fn forget(&mut self, low_water: u64) -> Result<(), StoreError> {
+        if low_water >= self.next_seq && self.open_segment().bytes >= ROTATE_BYTES {
+            self.rotate()?;
+        }
         while let [oldest, next, ..] = &self.segments[..] {
             if next.first_seq > low_water {
                 break;

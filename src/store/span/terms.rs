@@ -163,8 +163,6 @@ impl SpanBlock {
         let filter = found.filter.to_vec();
 
         // Services, operations, and which tags they have.
-        let kind = self.names.position("span.kind");
-        let mut operations = HashSet::with_hasher(hasher.clone());
         let mut places: HashMap<(u32, u32), u32> = HashMap::with_hasher(hasher.clone());
         let mut pairs = HashSet::with_hasher(hasher.clone());
         let mut many_pairs = false;
@@ -175,17 +173,6 @@ impl SpanBlock {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(free) => *free.insert(next),
             };
-            let mut kind_tag = None;
-            for n in &self.tag_lists[span.tags.range()] {
-                let row = &self.tags[*n as usize];
-                if Some(row.key) == kind
-                    && kind_tag.is_none()
-                    && matches!(row.value, Value::Text(..))
-                {
-                    kind_tag = Some(*n);
-                }
-            }
-            operations.insert((place, kind_tag));
             let mut pair = |part: Part| {
                 for n in &self.tag_lists[part.range()] {
                     if !many_pairs && keys[self.tags[*n as usize].key as usize].has_pairs() {
@@ -249,23 +236,37 @@ impl SpanBlock {
         }
         terms.extend(hashed);
 
-        let mut operations: Vec<Vec<u8>> = operations
+        BlockTerms {
+            words: terms.join(" "),
+            filter,
+            operations: self.operations(),
+        }
+    }
+
+    /// Service, operation and kind of the spans, with a zero byte between them; distinct, sorted.
+    pub fn operations(&self) -> Vec<Vec<u8>> {
+        let kind = self.names.position("span.kind");
+        let mut found = HashSet::new();
+        for span in &self.spans {
+            let is_kind = |n: &&u32| {
+                let row = &self.tags[**n as usize];
+                Some(row.key) == kind && matches!(row.value, Value::Text(..))
+            };
+            let kind = self.tag_lists[span.tags.range()].iter().find(is_kind).copied();
+            let service = self.processes[span.process as usize].service;
+            found.insert((service, span.operation, kind));
+        }
+        let mut operations: Vec<Vec<u8>> = found
             .into_iter()
-            .map(|(place, kind)| {
-                let (service, name) = by_place[place as usize];
-                let kind = kind.map_or("", |n| &texts[n as usize]);
-                [self.names.get(service), self.names.get(name), kind]
-                    .join("\0")
-                    .into_bytes()
+            .map(|(service, operation, kind)| {
+                let kind = kind.map(|n| self.value(&self.tags[n as usize]).text());
+                let (service, name) = (self.names.get(service), self.names.get(operation));
+                [service, name, kind.as_deref().unwrap_or("")].join("\0").into_bytes()
             })
             .collect();
         operations.sort_unstable();
         operations.dedup();
-        BlockTerms {
-            words: terms.join(" "),
-            filter,
-            operations,
-        }
+        operations
     }
 }
 
@@ -379,9 +380,11 @@ fn regex_need(tag: &TagMatcher) -> Need {
             _ => Need::Anything,
         }
     }
-    // Deep expressions were refused when the matcher was made.
+    // With what surrounds the value, which bounds its words and numbers. The nesting is
+    // bounded by the parser.
+    let line = format!("\n{}:(?:{})\n", regex::escape(&tag.key), tag.text);
     regex_syntax::Parser::new()
-        .parse(&tag.text)
+        .parse(&line)
         .map_or(Need::Anything, |hir| need(&hir))
 }
 

@@ -242,6 +242,9 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut body = build(&spans).block().encode_body();
+        for cut in [body.len() - 1, body.len() / 2] {
+            prop_assert!(SpanBlock::decode_body(&body[..cut]).is_err());
+        }
         for (at, byte) in changes {
             let at = at.index(body.len());
             body[at] = byte;
@@ -250,9 +253,6 @@ proptest! {
             let spans = block.spans().count();
             prop_assert_eq!(spans, block.len());
             block.search(&SpanMatcher::new(&TraceQuery::default()));
-        }
-        for cut in [body.len() - 1, body.len() / 2] {
-            prop_assert!(SpanBlock::decode_body(&body[..cut]).is_err());
         }
     }
 }

@@ -1,0 +1,283 @@
+//! The search for traces, over anything that holds blocks of spans.
+//!
+//! T1. Found are the traces with a span that matches, newest first by the start of their newest
+//!     such span, equal ones by greater id.
+//! T2. Sealed blocks are read by their newest start, descending; reading ends when the last
+//!     trace that the limit leaves room for is newer than everything not read.
+//! T3. A trace is complete: all its spans, wherever and whenever. Exact repetitions are dropped,
+//!     different spans with one id are kept.
+//! T4. An answer too large or too late is an error, never a part of the answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use crate::model::Timestamp;
+use crate::model::search::SpanMatcher;
+use crate::model::trace::{Operation, Span, SpanId, Tag, TagValue, Trace, TraceId, TraceQuery};
+use crate::query::answer::QueryError;
+use crate::store::span::{BlockNeed, SpanBlock};
+
+/// Number of traces when the query doesn't say.
+const DEFAULT_LIMIT: usize = 100;
+
+/// Where spans lie, at one instant: each in exactly one block.
+pub trait SpanSource {
+    /// Names a sealed block.
+    type Place: Copy + Ord;
+
+    /// Blocks in memory.
+    fn open(&self) -> impl Iterator<Item = &SpanBlock>;
+
+    /// Sealed blocks that may hold what is searched for, with the newest start in each.
+    fn candidates(
+        &self,
+        matcher: &SpanMatcher,
+        need: &BlockNeed,
+    ) -> Result<Vec<(Timestamp, Self::Place)>, QueryError>;
+
+    /// Whether a candidate still is one after a closer, dearer look.
+    fn may_match(&self, place: Self::Place, need: &BlockNeed) -> Result<bool, QueryError>;
+
+    /// A sealed block; `None` when it was dropped meanwhile.
+    fn read(&self, place: Self::Place) -> Result<Option<SpanBlock>, QueryError>;
+
+    /// Sealed blocks with spans of a trace.
+    fn places_of(&self, trace: TraceId) -> Result<Vec<Self::Place>, QueryError>;
+
+    /// Visits `service 00 operation 00 kind` of all sealed spans, maybe repeatedly.
+    fn operations(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), QueryError>;
+}
+
+/// What one answer may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub deadline: Instant,
+    /// What the deadline came from, for the error.
+    pub timeout: Duration,
+    /// Memory of the answer, bytes.
+    pub max_bytes: usize,
+}
+
+impl Bounds {
+    fn check(&self) -> Result<(), QueryError> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(QueryError::Timeout(self.timeout)) }
+    }
+}
+
+/// The traces that answer a query (T1–T4). `need` is the query's.
+pub fn find<S: SpanSource>(
+    source: &S,
+    query: &TraceQuery,
+    need: &BlockNeed,
+    bounds: &Bounds,
+) -> Result<Vec<Trace>, QueryError> {
+    let matcher = SpanMatcher::new(query);
+    let mut newest = Newest::new(if query.limit == 0 { DEFAULT_LIMIT } else { query.limit });
+    for block in source.open() {
+        newest.look_into(block, &matcher);
+    }
+    let mut candidates = source.candidates(&matcher, need)?;
+    candidates.sort_unstable();
+    while let Some((max_start, place)) = candidates.pop() {
+        if newest.floor().is_some_and(|floor| floor > max_start) {
+            break;
+        }
+        bounds.check()?;
+        if source.may_match(place, need)?
+            && let Some(block) = source.read(place)?
+        {
+            newest.look_into(&block, &matcher);
+        }
+    }
+    complete(source, &newest.ids(), bounds)
+}
+
+/// All spans of these traces (T3), in this order; traces without a span are left out.
+pub fn complete<S: SpanSource>(
+    source: &S,
+    ids: &[TraceId],
+    bounds: &Bounds,
+) -> Result<Vec<Trace>, QueryError> {
+    // Each block is read once, whatever the number of traces in it.
+    let mut places: BTreeMap<S::Place, Vec<usize>> = BTreeMap::new();
+    for (n, id) in ids.iter().enumerate() {
+        for place in source.places_of(*id)? {
+            places.entry(place).or_default().push(n);
+        }
+    }
+    let mut traces: Vec<Collected> = Vec::new();
+    traces.resize_with(ids.len(), Collected::default);
+    let mut bytes = 0;
+    let mut take = |block: &SpanBlock, which: &mut dyn Iterator<Item = usize>| {
+        for n in which {
+            for span in block.spans_of(ids[n]) {
+                bytes += traces[n].take(span);
+                if bytes > bounds.max_bytes {
+                    return Err(QueryError::TooMuch(format!(
+                        "the traces take more than {} MiB; lower the limit of the query",
+                        bounds.max_bytes >> 20
+                    )));
+                }
+            }
+        }
+        Ok(())
+    };
+    for (place, which) in places {
+        bounds.check()?;
+        if let Some(block) = source.read(place)? {
+            take(&block, &mut which.into_iter())?;
+        }
+    }
+    for block in source.open() {
+        bounds.check()?;
+        take(block, &mut (0..ids.len()))?;
+    }
+    let collected = ids.iter().zip(traces).filter(|(_, collected)| !collected.spans.is_empty());
+    Ok(collected
+        .map(|(id, Collected { mut spans, .. })| {
+            spans.sort_by_key(|span| span.start); // stable: of equals the first to arrive
+            Trace { id: *id, spans, warnings: Vec::new() }
+        })
+        .collect())
+}
+
+/// Names of all services, sorted.
+pub fn services<S: SpanSource>(source: &S) -> Result<Vec<String>, QueryError> {
+    let mut names = BTreeSet::new();
+    each_operation(source, &mut |service, _, _| {
+        if !names.contains(service) {
+            names.insert(service.to_owned());
+        }
+    })?;
+    Ok(names.into_iter().collect())
+}
+
+/// Operations of a service, sorted; of one kind if one is given.
+pub fn operations<S: SpanSource>(
+    source: &S,
+    service: &str,
+    kind: Option<&str>,
+) -> Result<Vec<Operation>, QueryError> {
+    let mut found = BTreeSet::new();
+    each_operation(source, &mut |of, name, its_kind| {
+        if of == service && kind.is_none_or(|kind| kind == its_kind) {
+            found.insert(Operation { name: name.to_owned(), kind: its_kind.to_owned() });
+        }
+    })?;
+    Ok(found.into_iter().collect())
+}
+
+fn each_operation<S: SpanSource>(
+    source: &S,
+    visit: &mut dyn FnMut(&str, &str, &str),
+) -> Result<(), QueryError> {
+    let mut split = |stored: &[u8]| {
+        let Ok(text) = std::str::from_utf8(stored) else { return };
+        // The kind is at the end and the service at the start, should the name hold zeros.
+        if let Some((service, rest)) = text.split_once('\0')
+            && let Some((name, kind)) = rest.rsplit_once('\0')
+        {
+            visit(service, name, kind);
+        }
+    };
+    source.operations(&mut split)?;
+    for block in source.open() {
+        block.operations().iter().for_each(|operation| split(operation));
+    }
+    Ok(())
+}
+
+/// The newest traces found so far (T1), as many as the limit.
+struct Newest {
+    limit: usize,
+    by_start: BTreeSet<(Timestamp, TraceId)>,
+    starts: HashMap<TraceId, Timestamp>,
+}
+
+impl Newest {
+    fn new(limit: usize) -> Self {
+        Self { limit, by_start: BTreeSet::new(), starts: HashMap::new() }
+    }
+
+    /// Traces whose newest matching span is older no longer matter.
+    fn floor(&self) -> Option<Timestamp> {
+        if self.by_start.len() < self.limit { None } else { self.by_start.first().map(|f| f.0) }
+    }
+
+    fn look_into(&mut self, block: &SpanBlock, matcher: &SpanMatcher) {
+        for n in block.search(matcher) {
+            self.offer(block.start_of(n), block.trace_of(n));
+        }
+    }
+
+    fn offer(&mut self, start: Timestamp, id: TraceId) {
+        if let Some(known) = self.starts.get_mut(&id) {
+            if *known < start {
+                self.by_start.remove(&(*known, id));
+                self.by_start.insert((start, id));
+                *known = start;
+            }
+            return;
+        }
+        if self.by_start.len() >= self.limit {
+            match self.by_start.first() {
+                Some(least) if *least < (start, id) => {
+                    let (_, least) = *least;
+                    self.by_start.pop_first();
+                    self.starts.remove(&least);
+                }
+                _ => return,
+            }
+        }
+        self.by_start.insert((start, id));
+        self.starts.insert(id, start);
+    }
+
+    fn ids(&self) -> Vec<TraceId> {
+        self.by_start.iter().rev().map(|(_, id)| *id).collect()
+    }
+}
+
+/// Spans of a trace without exact repetitions.
+#[derive(Default)]
+struct Collected {
+    spans: Vec<Span>,
+    known: HashMap<(SpanId, Timestamp, u64), Vec<u32>>,
+}
+
+impl Collected {
+    /// Takes a span; the memory that it takes, about.
+    fn take(&mut self, span: Span) -> usize {
+        let alike = self.known.entry((span.span_id, span.start, span.duration)).or_default();
+        if alike.iter().any(|n| self.spans[*n as usize] == span) {
+            return 0;
+        }
+        alike.push(self.spans.len() as u32);
+        let bytes = memory(&span);
+        self.spans.push(span);
+        bytes
+    }
+}
+
+fn memory(span: &Span) -> usize {
+    let tags = |tags: &[Tag]| -> usize {
+        let value = |tag: &Tag| match &tag.value {
+            TagValue::String(text) => text.len(),
+            TagValue::Binary(bytes) => bytes.len(),
+            _ => 0,
+        };
+        tags.iter().map(|tag| size_of::<Tag>() + tag.key.len() + value(tag)).sum()
+    };
+    size_of::<Span>()
+        + 64
+        + span.operation.len()
+        + span.references.len() * 40
+        + tags(&span.tags)
+        + span.logs.iter().map(|log| 40 + tags(&log.fields)).sum::<usize>()
+        + span.warnings.iter().map(|w| 16 + w.len()).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests;
