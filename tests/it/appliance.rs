@@ -193,6 +193,8 @@ impl Appliance {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watchpost"));
         command.args(arguments).arg("--config").arg(file).current_dir(self.dir.path());
         command.env_remove("FAILPOINTS").env_remove("NOTIFY_SOCKET");
+        // A panic is told in two lines, which a test may expect.
+        command.env("RUST_BACKTRACE", "0");
         command.envs(self.setup.environment.iter().cloned());
         die_with_parent(&mut command);
         command
@@ -428,6 +430,9 @@ fn read_log(stderr: impl Read, log: &Mutex<Vec<Logged>>, addresses: &Mutex<HashM
         let text = String::from_utf8_lossy(&line).into_owned();
         let Ok(json) = serde_json::from_str::<Value>(&text) else {
             // What is not ours: a panic, or the last words of `main`.
+            if text.is_empty() {
+                continue;
+            }
             locked(log).push(Logged { level: "RAW".into(), text });
             continue;
         };
