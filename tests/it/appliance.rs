@@ -170,8 +170,11 @@ impl Appliance {
             if let Some(status) = self.exited() {
                 return Err(format!("ended with {status} while starting:\n{}", self.log_text()));
             }
-            // The listeners are logged together; Loki's is the first of them.
-            if self.address("loki.listen").is_some()
+            let on = |key: &&&str| {
+                let off = |(k, value): &(String, String)| k == **key && value == "\"\"";
+                !self.setup.settings.iter().any(off)
+            };
+            if LISTENERS.iter().filter(on).all(|key| self.address(key).is_some())
                 && self.try_get("loki.listen", "/ready").is_ok_and(|a| a.status == 200)
             {
                 return Ok(());
@@ -424,16 +427,14 @@ fn die_with_parent(command: &mut Command) {
 }
 
 fn read_log(stderr: impl Read, log: &Mutex<Vec<Logged>>, addresses: &Mutex<HashMap<String, SocketAddr>>) {
-    let mut found = HashMap::new();
     for line in BufReader::new(stderr).split(b'\n') {
         let Ok(line) = line else { return };
         let text = String::from_utf8_lossy(&line).into_owned();
         let Ok(json) = serde_json::from_str::<Value>(&text) else {
             // What is not ours: a panic, or the last words of `main`.
-            if text.is_empty() {
-                continue;
+            if !text.is_empty() {
+                locked(log).push(Logged { level: "RAW".into(), text });
             }
-            locked(log).push(Logged { level: "RAW".into(), text });
             continue;
         };
         let fields = &json["fields"];
@@ -441,17 +442,10 @@ fn read_log(stderr: impl Read, log: &Mutex<Vec<Logged>>, addresses: &Mutex<HashM
         if let Some(key) = message.strip_prefix("listening: ")
             && let Some(Ok(address)) = fields["address"].as_str().map(str::parse)
         {
-            found.insert(key.to_owned(), address);
-        } else if !found.is_empty() {
-            *locked(addresses) = std::mem::take(&mut found);
+            locked(addresses).insert(key.to_owned(), address);
         }
         let level = json["level"].as_str().unwrap_or("?").to_owned();
-        let text = format!("{message} {fields}");
-        let all = found.len() == LISTENERS.len();
-        locked(log).push(Logged { level, text });
-        if all {
-            *locked(addresses) = std::mem::take(&mut found);
-        }
+        locked(log).push(Logged { level, text: format!("{message} {fields}") });
     }
 }
 

@@ -592,8 +592,8 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
         }
     }
 
-    // At last without fail points, until all senders are done.
-    appliance.set_fail_points("");
+    // At last in peace, until all senders are done.
+    appliance.set_fail_points(plan.always);
     appliance.start();
     appliance.wait_recovered();
     std::thread::sleep(Duration::from_millis(100));
