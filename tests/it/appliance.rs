@@ -92,6 +92,7 @@ impl Setup {
             addresses: Addresses::default(),
             log: Arc::default(),
             expected: Vec::new(),
+            agent: agent(),
         }
     }
 }
@@ -124,6 +125,7 @@ pub struct Appliance {
     addresses: Addresses,
     log: Arc<Mutex<Vec<Logged>>>,
     expected: Vec<&'static str>,
+    agent: ureq::Agent,
 }
 
 /// An answer over HTTP.
@@ -285,17 +287,17 @@ impl Appliance {
 
     pub fn try_get(&self, key: &str, path: &str) -> Result<Answer, String> {
         let address = self.address(key).ok_or("not running")?;
-        request(&agent(), "GET", &format!("http://{address}{path}"), &[], &[])
+        request(&self.agent, "GET", &format!("http://{address}{path}"), &[], &[])
     }
 
     #[track_caller]
     pub fn get(&self, key: &str, path: &str) -> Answer {
-        request(&agent(), "GET", &self.url(key, path), &[], &[]).expect("an answer")
+        request(&self.agent, "GET", &self.url(key, path), &[], &[]).expect("an answer")
     }
 
     #[track_caller]
     pub fn post(&self, key: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        request(&agent(), "POST", &self.url(key, path), headers, body).expect("an answer")
+        request(&self.agent, "POST", &self.url(key, path), headers, body).expect("an answer")
     }
 
     /// Pushes to Loki's port, as JSON.
