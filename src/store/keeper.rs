@@ -56,7 +56,14 @@ impl Keeper {
         let thread = keeper.clone();
         let handle = std::thread::Builder::new()
             .name("keeper".into())
-            .spawn(move || thread.run(&shared))?;
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| thread.run(&shared));
+                if std::panic::catch_unwind(run).is_err() {
+                    // Without it the journal would grow until the disk is full.
+                    let error = StoreError::Failed("the keeper panicked".into());
+                    (shared.options.on_failure)(&error);
+                }
+            })?;
         Ok((keeper, handle))
     }
 

@@ -63,7 +63,15 @@ impl Syncer {
             ),
         });
         let thread = syncer.clone();
-        std::thread::Builder::new().name("journal-sync".into()).spawn(move || thread.run())?;
+        std::thread::Builder::new().name("journal-sync".into()).spawn(move || {
+            let run = std::panic::AssertUnwindSafe(|| thread.run());
+            if std::panic::catch_unwind(run).is_err() {
+                // Who waits for a sync would wait for ever.
+                thread.fail(StoreError::Failed("the journal's sync panicked".into()), Vec::new());
+                thread.state.lock().ended = true;
+                thread.ended.notify_all();
+            }
+        })?;
         Ok(syncer)
     }
 
@@ -113,6 +121,20 @@ impl Syncer {
         self.state.lock().failed.clone()
     }
 
+    /// Nothing is acknowledged any more.
+    fn fail(&self, error: StoreError, acks: Vec<Ack>) {
+        let mut state = self.state.lock();
+        state.failed = Some(error.clone());
+        let later = std::mem::take(&mut state.acks);
+        state.file = None;
+        state.since = None;
+        drop(state);
+        for ack in acks.into_iter().chain(later) {
+            let _ = ack.send(Err(error.clone()));
+        }
+        (self.on_failure)(&error);
+    }
+
     fn run(&self) {
         loop {
             let (file, acks) = {
@@ -158,17 +180,7 @@ impl Syncer {
                     }
                 }
                 Err(error) => {
-                    let error = StoreError::Failed(format!("journal: sync: {error}"));
-                    let mut state = self.state.lock();
-                    state.failed = Some(error.clone());
-                    let later = std::mem::take(&mut state.acks);
-                    state.file = None;
-                    state.since = None;
-                    drop(state);
-                    for ack in acks.into_iter().chain(later) {
-                        let _ = ack.send(Err(error.clone()));
-                    }
-                    (self.on_failure)(&error);
+                    self.fail(StoreError::Failed(format!("journal: sync: {error}")), acks);
                 }
             }
         }

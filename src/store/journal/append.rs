@@ -113,7 +113,7 @@ impl Journal {
     /// full; when it can't be taken back the journal has failed.
     pub fn append(&mut self, received_at: i64, bodies: &[&Body]) -> Result<(), StoreError> {
         let open = self.open_segment();
-        if open.bytes > SEGMENT_BYTES {
+        if open.bytes > segment_bytes() {
             self.rotate()?;
         }
         let headers: Vec<Vec<u8>> = bodies
@@ -189,6 +189,14 @@ impl Journal {
         let last = self.segments.len() - 1;
         &mut self.segments[last]
     }
+}
+
+/// [`SEGMENT_BYTES`], but for tests that need many segments.
+fn segment_bytes() -> u64 {
+    fail::fail_point!("journal-segment-bytes", |bytes: Option<String>| {
+        bytes.and_then(|b| b.parse().ok()).unwrap_or(SEGMENT_BYTES)
+    });
+    SEGMENT_BYTES
 }
 
 fn create_segment(dir: &Path, first_seq: u64) -> Result<(Segment, File), StoreError> {
