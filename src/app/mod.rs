@@ -25,7 +25,7 @@ use crate::runtime::pool::Pool;
 use crate::runtime::shutdown;
 use crate::server::admin::{self, Admin, Readiness};
 use crate::server::http::{HttpMetrics, layers};
-use crate::server::jaeger::{agent, collector, sampling};
+use crate::server::jaeger::{agent, collector, query_http, sampling};
 use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
 use crate::server::{self, Listeners, loki, notify, otlp};
@@ -177,7 +177,7 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let strategies = Arc::new(strategies.map_err(anyhow::Error::msg)?);
     let collector = collector::CollectorOptions::default();
     let otlp_options = otlp::OtlpOptions::default();
-    let routers: [(&'static str, Router); 6] = [
+    let routers: [(&'static str, Router); 7] = [
         ("loki.listen", loki::router(api).merge(admin::router(admin))),
         ("jaeger.agent.sampling", sampling::router(strategies.clone())),
         (
@@ -190,6 +190,14 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         ),
         ("otlp.http", otlp::router(sink.clone(), spans.clone(), &otlp_options)),
         ("otlp.grpc", otlp::service(sink.clone(), spans.clone(), &otlp_options)),
+        (
+            "jaeger.query.http",
+            query_http::router(
+                Arc::new(querier),
+                clock.clone(),
+                &query_http::QueryOptions::default(),
+            ),
+        ),
     ];
     let addresses = listeners.addresses();
     let mut tasks = Vec::new();

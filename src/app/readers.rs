@@ -6,7 +6,9 @@ use crate::model::{Labels, Matcher, TimeRange};
 use crate::query::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
 };
+use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
 use crate::server::loki::LogReader;
+use crate::server::spans::TraceReader;
 
 impl LogReader for Querier {
     async fn logs(&self, tenant: &Arc<str>, query: LogQuery) -> Result<LogAnswer, QueryError> {
@@ -56,5 +58,27 @@ impl LogReader for Querier {
         range: TimeRange,
     ) -> Result<IndexStats, QueryError> {
         Querier::index_stats(self, tenant, matchers, range).await
+    }
+}
+
+impl TraceReader for Querier {
+    async fn services(&self) -> Result<Vec<String>, QueryError> {
+        Querier::services(self).await
+    }
+
+    async fn operations(
+        &self,
+        service: &str,
+        kind: Option<&str>,
+    ) -> Result<Vec<Operation>, QueryError> {
+        Querier::operations(self, service, kind).await
+    }
+
+    async fn find_traces(&self, query: TraceQuery) -> Result<Vec<Trace>, QueryError> {
+        Querier::find_traces(self, query).await
+    }
+
+    async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
+        Querier::trace(self, id).await
     }
 }

@@ -79,15 +79,14 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Queues an append; gives it back when there is no room or the store is stopping.
-    pub fn push(&self, append: Append) -> Result<(), (Append, StoreError)> {
+    /// Queues an append; refuses it when there is no room or the store is stopping.
+    pub fn push(&self, append: Append) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         if state.stopped {
-            return Err((append, StoreError::Stopped));
+            return Err(StoreError::Stopped);
         }
         if state.appends.len() >= MAX_WAITING {
-            let error = StoreError::Full(format!("{MAX_WAITING} requests are waiting already"));
-            return Err((append, error));
+            return Err(StoreError::Full(format!("{MAX_WAITING} requests are waiting already")));
         }
         state.appends.push_back(append);
         drop(state);

@@ -99,7 +99,7 @@ impl Store {
         }
         let (ack, pending) = oneshot::channel();
         let append = Append { payload, body, ack, permit };
-        self.0.shared.inbox.push(append).map_err(|(_, error)| error)?;
+        self.0.shared.inbox.push(append)?;
         Ok(Pending(pending))
     }
 

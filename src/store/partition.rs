@@ -251,10 +251,9 @@ impl Partition {
             }
             true
         })?;
-        match bad {
+        if let Some(what) = bad {
             // One meta that can't be read costs its chunk, not the day.
-            Some(what) => tracing::error!(partition = %self.name, "quarantined: {what}"),
-            None => {}
+            tracing::error!(partition = %self.name, "quarantined: {what}");
         }
         Ok(catalog)
     }

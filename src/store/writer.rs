@@ -129,6 +129,47 @@ impl Shared {
     }
 }
 
+/// One frozen head on its way: where it ends, and its sealed form once the pool has made it.
+type Sealing<T> = (Through, Option<Box<T>>);
+
+/// Frozen heads by key, oldest first: gives them back in that order, in whatever order the
+/// pool finishes them (W2).
+struct SealOrder<K, T>(HashMap<K, VecDeque<Sealing<T>>>);
+
+impl<K, T> Default for SealOrder<K, T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: std::hash::Hash + Eq, T> SealOrder<K, T> {
+    /// A head of this key was frozen.
+    fn begin(&mut self, key: K, through: Through) {
+        self.0.entry(key).or_default().push_back((through, None));
+    }
+
+    /// The head was sealed: what can be stored now, oldest first.
+    fn finish(&mut self, key: K, through: Through, sealed: Box<T>) -> Vec<Box<T>> {
+        let Some(queue) = self.0.get_mut(&key) else { return Vec::new() };
+        if let Some(slot) = queue.iter_mut().find(|(t, _)| *t == through) {
+            slot.1 = Some(sealed);
+        }
+        let mut ready = Vec::new();
+        while queue.front().is_some_and(|(_, sealed)| sealed.is_some()) {
+            ready.extend(queue.pop_front().and_then(|(_, sealed)| sealed));
+        }
+        if queue.is_empty() {
+            self.0.remove(&key);
+        }
+        ready
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// State of the writer thread alone.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -139,13 +180,15 @@ pub struct Writer {
     /// During replay: what each head's day holds already.
     sealed_through: HashMap<HeadKey, Option<Through>>,
     spans_sealed_through: HashMap<Day, Option<Through>>,
-    /// Frozen heads by key, oldest first, and what the pool has finished of them (W2).
-    sealing: HashMap<HeadKey, VecDeque<(Through, Option<Box<SealedChunk>>)>>,
-    sealing_spans: HashMap<Day, VecDeque<(Through, Option<Box<SealedBlock>>)>>,
+    /// What the pool is sealing (W2).
+    sealing: SealOrder<HeadKey, SealedChunk>,
+    sealing_spans: SealOrder<Day, SealedBlock>,
     census: (Day, Arc<Mutex<TagCensus>>),
     frozen_bytes: usize,
-    /// Told when nothing is frozen any more.
-    waiting: Vec<Ack>,
+    /// Heads frozen so far.
+    freezes: u64,
+    /// Told when the heads frozen before are sealed, with the number of those.
+    waiting: Vec<(u64, Ack)>,
     looked_at: Instant,
     heads_bytes: usize,
 }
@@ -161,10 +204,11 @@ impl Writer {
             replay: Some(replay),
             sealed_through: HashMap::new(),
             spans_sealed_through: HashMap::new(),
-            sealing: HashMap::new(),
-            sealing_spans: HashMap::new(),
+            sealing: SealOrder::default(),
+            sealing_spans: SealOrder::default(),
             census: (Day(0), Arc::default()),
             frozen_bytes: 0,
+            freezes: 0,
             waiting: Vec::new(),
             looked_at: Instant::now(),
             heads_bytes: 0,
@@ -210,7 +254,7 @@ impl Writer {
             Internal::Freeze(ack) => {
                 self.freeze_where(|_| true);
                 self.freeze_spans();
-                self.waiting.push(ack);
+                self.waiting.push((self.freezes, ack));
             }
             Internal::FreezeOld => {
                 let keep = self.journal.segments().iter().rev();
@@ -230,12 +274,24 @@ impl Writer {
             }
             Internal::Retain => self.retain()?,
         }
-        if self.sealing.is_empty() && self.sealing_spans.is_empty() {
-            for ack in self.waiting.drain(..) {
-                let _ = ack.send(Ok(()));
-            }
-        }
+        self.tell_waiting();
         Ok(())
+    }
+
+    /// Acknowledges those for whom everything is sealed that was frozen when they asked; what
+    /// was frozen since does not concern them.
+    fn tell_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let oldest = {
+            let open = self.shared.open.lock();
+            let frozen = open.frozen.iter().map(|f| f.order);
+            frozen.chain(open.frozen_spans.iter().map(|f| f.order)).min().unwrap_or(u64::MAX)
+        };
+        for (_, ack) in self.waiting.extract_if(.., |(freezes, _)| *freezes <= oldest) {
+            let _ = ack.send(Ok(()));
+        }
     }
 
     /// Journals a group, fills the heads, and hands over to the syncer.
@@ -459,10 +515,11 @@ impl Writer {
     fn freeze(&mut self, open: &mut Open, key: HeadKey) {
         let Some(head) = open.heads.remove(&key) else { return };
         self.heads_bytes = self.heads_bytes.saturating_sub(head.memory());
-        let frozen = Arc::new(head.freeze(key));
+        let frozen = Arc::new(head.freeze(key, self.freezes));
+        self.freezes += 1;
         self.frozen_bytes += frozen.memory;
         open.frozen.push(frozen.clone());
-        self.sealing.entry(key).or_default().push_back((frozen.through, None));
+        self.sealing.begin(key, frozen.through);
         let shared = self.shared.clone();
         self.shared.options.pool.detach(Lane::First, move || {
             let sealed = std::panic::catch_unwind(|| seal_logs(&frozen));
@@ -477,10 +534,11 @@ impl Writer {
     fn freeze_span_head(&mut self, open: &mut Open, day: Day) {
         let Some(head) = open.spans.remove(&day) else { return };
         self.heads_bytes = self.heads_bytes.saturating_sub(head.memory());
-        let frozen = Arc::new(head.freeze(day));
+        let frozen = Arc::new(head.freeze(day, self.freezes));
+        self.freezes += 1;
         self.frozen_bytes += frozen.memory;
         open.frozen_spans.push(frozen.clone());
-        self.sealing_spans.entry(day).or_default().push_back((frozen.through, None));
+        self.sealing_spans.begin(day, frozen.through);
         let shared = self.shared.clone();
         let census = self.census(day);
         self.shared.options.pool.detach(Lane::First, move || {
@@ -551,18 +609,7 @@ impl Writer {
 
     fn chunk_sealed(&mut self, sealed: Box<SealedChunk>) -> Result<(), StoreError> {
         let key = sealed.key;
-        let Some(queue) = self.sealing.get_mut(&key) else { return Ok(()) };
-        if let Some(slot) = queue.iter_mut().find(|(through, _)| *through == sealed.through) {
-            slot.1 = Some(sealed);
-        }
-        // W2: only the oldest, and then those that waited for it.
-        let mut ready = Vec::new();
-        while queue.front().is_some_and(|(_, sealed)| sealed.is_some()) {
-            ready.extend(queue.pop_front().and_then(|(_, sealed)| sealed));
-        }
-        if queue.is_empty() {
-            self.sealing.remove(&key);
-        }
+        let ready = self.sealing.finish(key, sealed.through, sealed);
         for sealed in ready {
             let id = PartitionId { signal: Signal::Logs, day: key.day };
             let partition = self.shared.partition(id)?;
@@ -585,17 +632,7 @@ impl Writer {
 
     fn block_sealed(&mut self, sealed: Box<SealedBlock>) -> Result<(), StoreError> {
         let day = sealed.day;
-        let Some(queue) = self.sealing_spans.get_mut(&day) else { return Ok(()) };
-        if let Some(slot) = queue.iter_mut().find(|(through, _)| *through == sealed.through) {
-            slot.1 = Some(sealed);
-        }
-        let mut ready = Vec::new();
-        while queue.front().is_some_and(|(_, sealed)| sealed.is_some()) {
-            ready.extend(queue.pop_front().and_then(|(_, sealed)| sealed));
-        }
-        if queue.is_empty() {
-            self.sealing_spans.remove(&day);
-        }
+        let ready = self.sealing_spans.finish(day, sealed.through, sealed);
         for sealed in ready {
             let id = PartitionId { signal: Signal::Spans, day };
             let partition = self.shared.partition(id)?;
@@ -654,4 +691,24 @@ impl Writer {
 fn acknowledge_unwritten() -> bool {
     fail::fail_point!("ack-before-journal", |_| true);
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_out_of_turn_waits_for_its_turn() {
+        let at = |seq| Through { seq, entry: 0 };
+        let mut order = SealOrder::default();
+        for seq in 1..=3 {
+            order.begin("a", at(seq));
+        }
+        order.begin("b", at(9));
+        assert!(order.finish("a", at(3), Box::new(3)).is_empty());
+        assert_eq!(order.finish("b", at(9), Box::new(9)), [Box::new(9)]);
+        assert_eq!(order.finish("a", at(1), Box::new(1)), [Box::new(1)]);
+        assert_eq!(order.finish("a", at(2), Box::new(2)), [Box::new(2), Box::new(3)]);
+        assert!(order.is_empty());
+    }
 }

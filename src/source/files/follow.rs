@@ -4,7 +4,7 @@
 //! notes which open files have lost their name; reading only ever uses open handles. So a
 //! file renamed or deleted between two sweeps loses nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -43,6 +43,10 @@ const FILES_MAX: usize = 10_000;
 const WATCHES_MAX: usize = 1_000;
 /// Names noted by the watcher until the next round.
 const HINTS_MAX: usize = 1_000;
+/// Looks at the names, at most, until two agree.
+const SETTLE_LOOKS: usize = 5;
+/// So often a file not found under its name ends a sweep; then it is passed over.
+const MOVED_MAX: u32 = 10;
 /// A file that can't be opened is tried again this often.
 const REOPEN_AFTER: Duration = Duration::from_secs(5);
 /// A file that looks like the copy made by copytruncate waits this long for the truncation.
@@ -99,9 +103,6 @@ pub struct Parts<S> {
 impl<S: FileSink> Parts<S> {
     /// Follows files until it is told to stop.
     pub fn run(self) {
-        if self.targets.is_empty() {
-            return;
-        }
         raise_handle_limit();
         let hints = Arc::new(Mutex::new(Hints::default()));
         let watcher = watcher(hints.clone(), self.wake.clone());
@@ -134,6 +135,7 @@ impl<S: FileSink> Parts<S> {
             next_hinted_sweep: now,
             next_forget: now + FORGET_EVERY,
             swept_once: false,
+            moved: 0,
             parts: self,
         }
         .run();
@@ -194,6 +196,8 @@ struct Follow<S> {
     next_hinted_sweep: Instant,
     next_forget: Instant,
     swept_once: bool,
+    /// Sweeps in a row that ended because names were moving.
+    moved: u32,
 }
 
 impl<S: FileSink> Follow<S> {
@@ -463,12 +467,34 @@ impl<S: FileSink> Follow<S> {
         }
     }
 
-    /// Looks up all names: opens what is new, notes what lost its name.
-    fn sweep(&mut self) {
-        let mut directories = std::collections::BTreeSet::new();
-        // For each file of each table, one of its names.
-        let mut named: HashMap<PositionKey, (usize, PathBuf)> = HashMap::new();
-        let mut order = Vec::new();
+    /// The names as they are. A rotation under way may hide a file from one look; so where
+    /// there is something to open, two looks have to agree.
+    fn settled_names(&self) -> (Names, BTreeSet<PathBuf>) {
+        let open: HashSet<PositionKey> = self
+            .files
+            .values()
+            .map(|f| key_of(&self.parts.targets, f))
+            .collect();
+        let (mut names, mut directories) = self.names();
+        for _ in 0..SETTLE_LOOKS {
+            if names.keys().all(|key| open.contains(key)) {
+                break;
+            }
+            let before = names;
+            (names, directories) = self.names();
+            let same = |(key, name): (&PositionKey, &Name)| {
+                before.get(key).is_some_and(|b| b.path == name.path)
+            };
+            if before.len() == names.len() && names.iter().all(same) {
+                break;
+            }
+        }
+        (names, directories)
+    }
+
+    fn names(&self) -> (Names, BTreeSet<PathBuf>) {
+        let mut directories = BTreeSet::new();
+        let mut names = Names::new();
         for (target, table) in self.parts.targets.iter().enumerate() {
             let mut found = Found::default();
             table.patterns.find(&mut found);
@@ -482,13 +508,21 @@ impl<S: FileSink> Follow<S> {
                     dev: meta.dev(),
                     ino: meta.ino(),
                 };
+                let modified = (meta.mtime(), meta.mtime_nsec());
                 // Two names of one file (a link): the first in the order of names counts.
-                if let std::collections::hash_map::Entry::Vacant(free) = named.entry(key) {
-                    free.insert((target, path));
-                    order.push(key);
-                }
+                names.entry(key).or_insert(Name {
+                    target,
+                    path,
+                    modified,
+                });
             }
         }
+        (names, directories)
+    }
+
+    /// Looks up all names: opens what is new, notes what lost its name.
+    fn sweep(&mut self) {
+        let (named, directories) = self.settled_names();
         let now = Instant::now();
         let mut open = HashSet::new();
         for file in self.files.values_mut() {
@@ -503,23 +537,30 @@ impl<S: FileSink> Follow<S> {
         if !self.swept_once {
             self.find_renamed(&named);
         }
-        // What is older is read first (F4): files read before, of those the renamed ones.
-        order.retain(|key| !open.contains(key));
-        order.sort_by_key(|key| match self.known.get(key) {
-            Some(known) => {
-                let renamed = named.get(key).is_some_and(|(_, path)| *path != known.path);
-                (false, !renamed, known.at)
+        // Files that were read before first: what they were decides what a copy is.
+        let mut order: Vec<_> = named
+            .iter()
+            .filter(|(key, _)| !open.contains(key))
+            .collect();
+        order.sort_by_key(|(key, name)| (self.known.get(key).is_none(), &name.path));
+        let mut opened = Vec::new();
+        for (key, name) in order {
+            if self.open(name, *key, &mut opened) {
+                self.moved = 0;
+            } else if self.moved < MOVED_MAX {
+                // Names are moving: what follows would overtake what was not found.
+                self.moved += 1;
+                self.hints.lock().overflow = true;
+                let _ = self.parts.wake.try_send(()); // full: it is about to look anyway
+                break;
             }
-            None => (true, true, 0),
-        });
-        for key in order {
-            let Some((target, path)) = named.get(&key) else {
-                continue;
-            };
-            self.open(*target, path.clone(), key);
         }
-        self.unreadable
-            .retain(|(target, path), _| named.values().any(|(t, p)| t == target && p == path));
+        self.put_in_order(opened);
+        self.unreadable.retain(|(target, path), _| {
+            named
+                .values()
+                .any(|n| n.target == *target && n.path == *path)
+        });
         self.copies.retain(|key, _| named.contains_key(key));
         self.streams
             .retain(|_, stream| Rc::strong_count(stream) > 1);
@@ -550,7 +591,7 @@ impl<S: FileSink> Follow<S> {
 
     /// Files renamed to names that no table means while we were not running: what is behind
     /// their position would be lost. They are in the directory where they were.
-    fn find_renamed(&mut self, named: &HashMap<PositionKey, (usize, PathBuf)>) {
+    fn find_renamed(&mut self, named: &Names) {
         let mut wanted: HashMap<PathBuf, Vec<(usize, FilePosition)>> = HashMap::new();
         for position in self.known.iter() {
             let table = self
@@ -568,10 +609,9 @@ impl<S: FileSink> Follow<S> {
                     .push((table, position.clone()));
             }
         }
+        let mut found = Vec::new();
         for (directory, positions) in wanted {
-            let Ok(entries) = fs::read_dir(&directory) else {
-                continue;
-            };
+            let entries = fs::read_dir(&directory).into_iter().flatten();
             for entry in entries.filter_map(Result::ok) {
                 let Ok(meta) = entry.metadata() else { continue };
                 for (target, position) in &positions {
@@ -585,39 +625,47 @@ impl<S: FileSink> Follow<S> {
                     };
                     if id.matches_head(&head) {
                         reader.start_at(position.offset);
-                        self.follow(*target, position.path.clone(), reader, Some(Instant::now()));
+                        let modified = (meta.mtime(), meta.mtime_nsec());
+                        found.push((modified, *target, position.path.clone(), reader));
                     }
                 }
             }
         }
+        found.sort_by_key(|(modified, ..)| *modified);
+        for (_, target, path, reader) in found {
+            self.follow(target, path, reader, Some(Instant::now()));
+        }
     }
 
-    fn open(&mut self, target: usize, path: PathBuf, key: PositionKey) {
-        let place = (target, path);
+    /// Follows a file if it can be; false when the name leads to another file by now.
+    fn open(&mut self, name: &Name, key: PositionKey, opened: &mut Vec<Opened>) -> bool {
+        let place = (name.target, name.path.clone());
         if self
             .unreadable
             .get(&place)
             .is_some_and(|last| last.elapsed() < REOPEN_AFTER)
         {
-            return;
+            return true;
         }
         if self.files.len() >= FILES_MAX {
             self.cannot_open(
                 place,
                 &io::Error::other("too many files are followed already"),
             );
-            return;
+            return true;
         }
         let (mut reader, head) = match Reader::open(&place.1) {
             Ok(opened) => opened,
-            // It had a name a moment ago; the next sweep sees what became of it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => return self.cannot_open(place, &error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                self.cannot_open(place, &error);
+                return true;
+            }
         };
         self.unreadable.remove(&place);
         let (target, path) = place;
         if (reader.id.dev, reader.id.ino) != (key.dev, key.ino) {
-            return; // renamed between the two calls: the next sweep has it right
+            return false;
         }
         match self.beginning(target, &path, key, &reader, &head) {
             Ok(Beginning::At {
@@ -627,17 +675,43 @@ impl<S: FileSink> Follow<S> {
             }) => {
                 reader.start_at(offset);
                 let identity = reader.id;
+                let age = match (is_new, path == name.path) {
+                    (false, false) => Age::Renamed,
+                    (false, true) => Age::Resumed,
+                    (true, _) => Age::New,
+                };
                 let file = self.follow(target, path, reader, None);
-                if is_new && offset > 0 {
-                    self.batch.advance(Advance {
-                        file,
-                        identity,
-                        offset,
-                    });
-                }
+                let moved = (is_new && offset > 0).then_some((identity, offset));
+                opened.push(Opened {
+                    age,
+                    modified: name.modified,
+                    file,
+                    moved,
+                });
             }
             Ok(Beginning::Later) => {}
             Err(error) => self.cannot_open((target, path), &error),
+        }
+        true
+    }
+
+    /// Numbers the files of one sweep by age: what is older is read first (F4).
+    fn put_in_order(&mut self, mut opened: Vec<Opened>) {
+        opened.sort_by_key(|o| (o.age, o.modified));
+        for Opened { file, moved, .. } in opened {
+            let Some(followed) = self.files.remove(&file) else {
+                continue;
+            };
+            let file = self.next_file;
+            self.next_file += 1;
+            self.files.insert(file, followed);
+            if let Some((identity, offset)) = moved {
+                self.batch.advance(Advance {
+                    file,
+                    identity,
+                    offset,
+                });
+            }
         }
     }
 
@@ -833,7 +907,7 @@ impl<S: FileSink> Follow<S> {
         self.deliver(LogBatch::default(), gone)
     }
 
-    fn watch(&mut self, directories: std::collections::BTreeSet<PathBuf>) {
+    fn watch(&mut self, directories: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
@@ -859,6 +933,35 @@ impl<S: FileSink> Follow<S> {
         }
     }
 }
+
+/// One of the names of a file.
+struct Name {
+    target: usize,
+    path: PathBuf,
+    /// When the file was last written to, seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+/// A file opened in the sweep that goes on.
+struct Opened {
+    age: Age,
+    modified: (i64, i64),
+    file: u64,
+    /// Where it begins, if nobody knows yet and it is not its first byte.
+    moved: Option<(FileId, u64)>,
+}
+
+/// Of the files of one stream, the order of their lines.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Age {
+    /// Read before, under a name it no longer has.
+    Renamed,
+    Resumed,
+    New,
+}
+
+/// For each file of each table, one of its names.
+type Names = HashMap<PositionKey, Name>;
 
 enum Beginning {
     At {

@@ -547,6 +547,92 @@ fn a_large_backlog_arrives_complete_while_the_file_grows_and_rotates() {
     bench.expect_order();
 }
 
+/// Numbered lines, written in pieces, while names shift at random and we restart at random.
+#[test]
+fn random_rotations_and_restarts_repeat_and_lose_nothing() {
+    let seed = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_nanos() as u64 | 1;
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let mut bench = Bench::new("a.log*");
+    bench.start();
+    let mut file = File::create(bench.path("a.log")).expect("create");
+    let mut written = 0;
+    for _ in 0..400 {
+        for _ in 0..random(50) {
+            let line = format!("{written} {}\n", "y".repeat(random(400) as usize));
+            let (begin, end) = line.split_at(random(line.len() as u64) as usize);
+            file.write_all(begin.as_bytes()).expect("write");
+            file.write_all(end.as_bytes()).expect("write");
+            written += 1;
+        }
+        match random(20) {
+            0 | 1 => {
+                for n in (0..5).rev() {
+                    let name = |n| {
+                        if n == 0 {
+                            "a.log".into()
+                        } else {
+                            format!("a.log.{n}")
+                        }
+                    };
+                    // All but the first rotation find some names missing.
+                    let _ = fs::rename(bench.path(&name(n)), bench.path(&name(n + 1)));
+                }
+                // The writer goes on for a moment before it opens the new file.
+                writeln!(file, "{written}").expect("write");
+                written += 1;
+                file = File::create(bench.path("a.log")).expect("create");
+            }
+            2 => {
+                bench.stop();
+                bench.start();
+            }
+            3..8 => std::thread::sleep(Duration::from_millis(random(60))),
+            _ => {}
+        }
+        // No more than the last five are kept, as any rotation does: don't outrun reading.
+        let read = || {
+            bench
+                .sink
+                .lines
+                .lock()
+                .values()
+                .map(Vec::len)
+                .sum::<usize>()
+        };
+        bench.wait("reading to keep up", || read() + 1000 > written);
+    }
+    let count = || {
+        bench
+            .sink
+            .lines
+            .lock()
+            .values()
+            .map(Vec::len)
+            .sum::<usize>()
+    };
+    bench.wait("all lines", || count() >= written);
+    std::thread::sleep(Duration::from_millis(300));
+    let number = |line: &str| line.split(' ').next().and_then(|n| n.parse::<usize>().ok());
+    let mut all = Vec::new();
+    for (name, lines) in bench.sink.lines.lock().iter() {
+        let numbers: Vec<usize> = lines.iter().filter_map(|(_, line)| number(line)).collect();
+        let back = numbers.windows(2).find(|pair| pair[0] > pair[1]);
+        assert_eq!(back, None, "{name}: order within a stream");
+        all.extend(numbers);
+    }
+    all.sort_unstable();
+    let wrong = all.iter().enumerate().find(|(i, n)| i != *n);
+    assert_eq!((wrong, all.len()), (None, written), "each line once");
+    bench.expect_order();
+}
+
 #[test]
 fn a_table_may_start_at_the_end_but_later_files_begin_at_the_beginning() {
     let mut bench = Bench::new("*.log");

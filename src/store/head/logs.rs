@@ -52,6 +52,8 @@ pub struct Head {
 /// A head that takes no more lines and is being sealed.
 pub struct FrozenHead {
     pub key: HeadKey,
+    /// How many heads were frozen before.
+    pub order: u64,
     pub stream: Arc<Stream>,
     pub parts: Vec<Arc<LineBlock>>,
     pub first_seq: u64,
@@ -172,13 +174,15 @@ impl Head {
         parts
     }
 
-    pub fn freeze(mut self, key: HeadKey) -> FrozenHead {
+    /// `order`: how many heads were frozen before.
+    pub fn freeze(mut self, key: HeadKey, order: u64) -> FrozenHead {
         let memory = self.memory();
         if !self.tail.is_empty() {
             self.parts.push(Arc::new(self.tail));
         }
         FrozenHead {
             key,
+            order,
             stream: self.stream,
             parts: self.parts,
             first_seq: self.first_seq,

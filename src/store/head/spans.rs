@@ -19,6 +19,8 @@ pub struct SpanHead {
 /// A span head that takes no more and is being sealed.
 pub struct FrozenSpans {
     pub day: Day,
+    /// How many heads were frozen before.
+    pub order: u64,
     pub block: SpanBlockBuilder,
     pub first_seq: u64,
     pub through: Through,
@@ -48,10 +50,12 @@ impl SpanHead {
         self.block.memory()
     }
 
-    pub fn freeze(self, day: Day) -> FrozenSpans {
+    /// `order`: how many heads were frozen before.
+    pub fn freeze(self, day: Day, order: u64) -> FrozenSpans {
         let memory = self.memory();
         FrozenSpans {
             day,
+            order,
             block: self.block,
             first_seq: self.first_seq,
             through: self.through,
