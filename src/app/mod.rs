@@ -24,7 +24,7 @@ use crate::runtime::permits::Budget;
 use crate::runtime::pool::Pool;
 use crate::runtime::shutdown;
 use crate::server::admin::{self, Admin, Readiness};
-use crate::server::http::{HttpMetrics, layers};
+use crate::server::http::{BodyMemory, HttpMetrics, bounded, layers};
 use crate::server::jaeger::{agent, collector, query_http, sampling};
 use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
@@ -202,6 +202,18 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let addresses = listeners.addresses();
     let mut tasks = Vec::new();
     for (key, router) in routers {
+        // Pushes to Loki take their memory themselves, exactly.
+        let router = match key {
+            "loki.listen" => router,
+            _ => bounded(
+                router,
+                BodyMemory {
+                    account: budget.account("ingest"),
+                    max_body: otlp_options.max_body_bytes,
+                    patience: sinks::PATIENCE,
+                },
+            ),
+        };
         let router = layers(router, key, max_push, &http);
         tasks.extend(listeners.serve(key, router, shutdown.clone()));
     }

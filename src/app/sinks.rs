@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// How long an append may wait for memory before its sender is told to come again. Less
 /// than the 10 s after which clients give up.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Appends to the store for everyone who receives or reads something.
 #[derive(Clone)]

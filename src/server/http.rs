@@ -2,11 +2,11 @@
 //! asks, requests are counted by endpoint.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::histogram::exponential_buckets;
@@ -15,6 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
 
+use crate::runtime::permits::Account;
 use crate::runtime::pool::panic_text;
 use crate::telemetry::metrics::{Counter, Family, Gauge, Histogram, Metrics};
 
@@ -77,6 +78,70 @@ pub fn layers(
         .layer(CatchPanicLayer::custom(panicked))
         .layer(compression)
         .layer(from_fn_with_state(state, measure))
+}
+
+/// Memory asked for at least, and for a body that does not say how long it is.
+const LEAST_BODY: usize = 64 << 10;
+const UNKNOWN_BODY: usize = 256 << 10;
+/// How much a compressed body grows, as a rule; its handler bounds it in any case.
+const GROWTH: usize = 10;
+
+/// Memory that bodies have to wait for.
+pub struct BodyMemory {
+    pub account: Account,
+    /// What one body may hold at most, bytes.
+    pub max_body: usize,
+    /// How long one waits before its sender is told to come again. Less than the 10 s after
+    /// which clients give up.
+    pub patience: Duration,
+}
+
+/// Makes requests with a body wait for memory before the body is read, so that many at once
+/// stay within the budget.
+pub fn bounded(router: Router, memory: BodyMemory) -> Router {
+    router.layer(from_fn_with_state(Arc::new(memory), take_memory))
+}
+
+async fn take_memory(
+    State(memory): State<Arc<BodyMemory>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let headers = request.headers();
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let length = header("content-length").and_then(|text| text.parse().ok());
+    let coding = header("content-encoding").or(header("grpc-encoding"));
+    let growth = if coding.is_some_and(|c| c != "identity") { GROWTH } else { 1 };
+    let wanted = length.unwrap_or(UNKNOWN_BODY).saturating_mul(growth);
+    let is_grpc = header("content-type").is_some_and(|t| t.starts_with("application/grpc"));
+    let wanted = wanted.clamp(LEAST_BODY, memory.max_body.max(LEAST_BODY));
+    match memory.account.take(wanted, memory.patience).await {
+        Ok(permit) => {
+            let response = next.run(request).await;
+            drop(permit);
+            response
+        }
+        // gRPC status 14, UNAVAILABLE: try again.
+        Err(error) if is_grpc => {
+            let message = HeaderValue::try_from(format!("{error}; try again"));
+            let headers = [
+                (header::CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
+                (HeaderName::from_static("grpc-status"), HeaderValue::from_static("14")),
+                (
+                    HeaderName::from_static("grpc-message"),
+                    message.unwrap_or(HeaderValue::from_static("try again")),
+                ),
+            ];
+            (StatusCode::OK, headers).into_response()
+        }
+        Err(error) => {
+            let text = format!("{error}; try again\n");
+            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], text).into_response()
+        }
+    }
 }
 
 struct Measure {
@@ -171,6 +236,23 @@ mod tests {
                 post(|body: axum::body::Bytes| async move { body.len().to_string() }),
             );
         layers(router, "test", 10, &HttpMetrics::new(metrics))
+    }
+
+    #[tokio::test]
+    async fn a_body_waits_for_memory_and_is_told_to_come_again() {
+        let budget = crate::runtime::permits::Budget::new(100 << 10);
+        let account = budget.account("ingest");
+        let memory = BodyMemory {
+            account: account.clone(),
+            max_body: 1 << 20,
+            patience: Duration::from_millis(20),
+        };
+        let app = bounded(app(&Metrics::default()), memory);
+        assert_eq!(ask(&app, "POST", "/body", "12345").await.status(), StatusCode::OK);
+        let _held = account.try_take(90 << 10).expect("fits");
+        let refused = ask(&app, "POST", "/body", "12345").await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(&app, "GET", "/large", "").await.status(), StatusCode::OK);
     }
 
     async fn ask(app: &Router, method: &str, path: &str, body: &'static str) -> Response {

@@ -548,8 +548,12 @@ impl<S: FileSink> Follow<S> {
             if self.open(name, *key, &mut opened) {
                 self.moved = 0;
             } else if self.moved < MOVED_MAX {
-                // Names are moving: what follows would overtake what was not found.
+                // Names are moving: what is opened now could overtake what was not found,
+                // which may be older. So none of it counts; the next sweep opens it.
                 self.moved += 1;
+                for Opened { file, .. } in opened.drain(..) {
+                    self.files.remove(&file);
+                }
                 self.hints.lock().overflow = true;
                 let _ = self.parts.wake.try_send(()); // full: it is about to look anyway
                 break;

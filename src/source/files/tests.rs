@@ -175,10 +175,16 @@ impl Bench {
     fn wait(&self, what: &str, done: impl Fn() -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
         while !done() {
-            let now = || format!("{:?}", self.sink.lines.lock());
+            let now = || {
+                let lines = self.sink.lines.lock();
+                lines
+                    .iter()
+                    .map(|(name, l)| (name.clone(), l.len()))
+                    .collect::<Vec<_>>()
+            };
             assert!(
                 Instant::now() < until,
-                "waited in vain for {what}; there is {}",
+                "waited in vain for {what}; there are {:?}",
                 now()
             );
             std::thread::sleep(Duration::from_millis(5));
@@ -563,6 +569,7 @@ fn random_rotations_and_restarts_repeat_and_lose_nothing() {
     bench.start();
     let mut file = File::create(bench.path("a.log")).expect("create");
     let mut written = 0;
+    let mut rotated_at = vec![0; 3];
     for _ in 0..400 {
         for _ in 0..random(50) {
             let line = format!("{written} {}\n", "y".repeat(random(400) as usize));
@@ -573,6 +580,20 @@ fn random_rotations_and_restarts_repeat_and_lose_nothing() {
         }
         match random(20) {
             0 | 1 => {
+                // The last five files are kept, as any rotation does; what nobody looked at
+                // by then is lost, so don't rotate faster than that.
+                let read = || {
+                    bench
+                        .sink
+                        .lines
+                        .lock()
+                        .values()
+                        .map(Vec::len)
+                        .sum::<usize>()
+                };
+                let oldest = rotated_at[rotated_at.len() - 3];
+                bench.wait("reading to keep up", || read() >= oldest);
+                rotated_at.push(written);
                 for n in (0..5).rev() {
                     let name = |n| {
                         if n == 0 {
@@ -596,17 +617,6 @@ fn random_rotations_and_restarts_repeat_and_lose_nothing() {
             3..8 => std::thread::sleep(Duration::from_millis(random(60))),
             _ => {}
         }
-        // No more than the last five are kept, as any rotation does: don't outrun reading.
-        let read = || {
-            bench
-                .sink
-                .lines
-                .lock()
-                .values()
-                .map(Vec::len)
-                .sum::<usize>()
-        };
-        bench.wait("reading to keep up", || read() + 1000 > written);
     }
     let count = || {
         bench
