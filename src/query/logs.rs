@@ -3,9 +3,10 @@
 //! Units are read in the order of the query's direction, a few at a time, and reading stops
 //! when no unit that is left can hold a line that belongs into the answer.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering as Atomic};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,12 +21,12 @@ use crate::logql::pipeline::{CompileError, Pipeline};
 use crate::model::{Direction, Labels, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::{Lane, Pool};
-use crate::store::Store;
+use crate::store::{Store, Stream};
 
 /// A line that came through, with all that its place in the answer depends on.
 struct Found {
     at: Timestamp,
-    stream: StreamId,
+    stream: Arc<Stream>,
     /// Order of arrival within the stream: unit, then block and line within it.
     unit: u32,
     index: u32,
@@ -38,8 +39,16 @@ struct Found {
 }
 
 impl Found {
-    fn rank(&self) -> (Timestamp, StreamId, u32, u32) {
-        (self.at, self.stream, self.unit, self.index)
+    /// By time, then labels of the stream, then arrival: ids would make another order of
+    /// what happened at one instant with every tenant.
+    fn order(&self, other: &Self) -> Ordering {
+        self.at
+            .cmp(&other.at)
+            .then_with(|| match self.stream.id == other.stream.id {
+                true => Ordering::Equal,
+                false => self.stream.labels.cmp(&other.stream.labels),
+            })
+            .then_with(|| (self.unit, self.index).cmp(&(other.unit, other.index)))
     }
 
     fn memory(&self) -> usize {
@@ -199,7 +208,7 @@ async fn collect(
                 ended = true;
                 break;
             };
-            let bound = job.bound.load(Ordering::Relaxed);
+            let bound = job.bound.load(Atomic::Relaxed);
             let beyond = match direction {
                 Direction::Backward => unit.max() < bound,
                 Direction::Forward => unit.min() > bound,
@@ -225,21 +234,21 @@ async fn collect(
             continue;
         }
         for found in lines {
-            if identities.insert((found.stream, found.identity)) {
+            if identities.insert((found.stream.id, found.identity)) {
                 best.push(found);
             }
         }
         match direction {
-            Direction::Backward => best.sort_by_key(|f| std::cmp::Reverse(f.rank())),
-            Direction::Forward => best.sort_by_key(Found::rank),
+            Direction::Backward => best.sort_by(|a, b| b.order(a)),
+            Direction::Forward => best.sort_by(Found::order),
         }
         for gone in best.drain(query.limit.min(best.len())..) {
-            identities.remove(&(gone.stream, gone.identity));
+            identities.remove(&(gone.stream.id, gone.identity));
         }
         if best.len() == query.limit
             && let Some(last) = best.last()
         {
-            job.bound.store(last.at, Ordering::Relaxed);
+            job.bound.store(last.at, Atomic::Relaxed);
         }
         let bytes: usize = best.iter().map(Found::memory).sum();
         if bytes > limits.max_result_bytes {
@@ -279,7 +288,7 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
             let mut visit = |index: u32| {
                 let i = index as usize;
                 let at = lines.at[i];
-                let bound = job.bound.load(Ordering::Relaxed);
+                let bound = job.bound.load(Atomic::Relaxed);
                 let beyond = match job.direction {
                     Direction::Backward => at < bound,
                     Direction::Forward => at > bound,
@@ -320,7 +329,7 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
                 };
                 found.push(Found {
                     at,
-                    stream: stream.id,
+                    stream: stream.clone(),
                     unit: rank,
                     index: base + index,
                     line: Bytes::copy_from_slice(outcome.line()),
@@ -348,8 +357,8 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
     )?;
     stats.lines_matched = matched;
     match job.direction {
-        Direction::Backward => found.sort_by_key(|f| std::cmp::Reverse(f.rank())),
-        Direction::Forward => found.sort_by_key(Found::rank),
+        Direction::Backward => found.sort_by(|a, b| b.order(a)),
+        Direction::Forward => found.sort_by(Found::order),
     }
     found.truncate(job.limit);
     Ok((found, stats))
@@ -361,7 +370,7 @@ fn group(found: Vec<Found>, categorize: bool) -> Vec<AnswerStream> {
     let mut streams: Vec<(String, AnswerStream)> = Vec::new();
     for found in found {
         // Categorized entries of one stored stream stay together.
-        let key = (found.labels.clone(), categorize.then_some(found.stream));
+        let key = (found.labels.clone(), categorize.then_some(found.stream.id));
         let place = *places.entry(key).or_insert_with(|| {
             let stream = AnswerStream {
                 labels: found.labels.clone(),

@@ -5,8 +5,8 @@
 //! warning or an error that the test did not announce with [`Appliance::expect_log`] fails it.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -81,6 +81,10 @@ impl Setup {
         settings.push((
             "storage.path".into(),
             format!("{:?}", dir.path().join("data")),
+        ));
+        settings.push((
+            "loki.limits.max_entries_limit_per_query".into(),
+            "10_000_000".into(),
         ));
         // A full disk is a test of its own; here the machine may have any.
         settings.push(("storage.min_free_bytes".into(), "\"1MiB\"".into()));
@@ -345,6 +349,39 @@ impl Appliance {
     #[track_caller]
     pub fn post(&self, key: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         request(&self.agent, "POST", &self.url(key, path), headers, body).expect("an answer")
+    }
+
+    /// Posts what the server will not read to its end: it may close while we still write,
+    /// and its answer counts all the same.
+    #[track_caller]
+    pub fn post_in_vain(
+        &self,
+        key: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let address = self.address(key).expect("listening");
+        let mut head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream
+            .write_all(format!("{head}\r\n").as_bytes())
+            .expect("sent");
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let text = String::from_utf8_lossy(&answer);
+        let status = text.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Answer {
+            status: status.unwrap_or(0),
+            body: body.as_bytes().to_vec(),
+        }
     }
 
     /// Pushes to Loki's port, as JSON.

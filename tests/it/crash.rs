@@ -568,9 +568,7 @@ fn seed() -> u64 {
 fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
     eprintln!("crash: SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut appliance = Setup::default()
-        .set("loki.limits.max_entries_limit_per_query", 10_000_000)
-        .prepare();
+    let mut appliance = Setup::default().prepare();
     let logs = appliance.dir().join("logs");
     std::fs::create_dir(&logs).expect("a directory");
     let glob = logs.join("*.log");

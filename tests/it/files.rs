@@ -123,7 +123,8 @@ fn each_line_comes_once_and_in_order_however_files_are_rotated() {
             let mut logger = Logger::new(logs.join("renamed.log"));
             for round in 0..3 {
                 logger.log(200);
-                pause(600);
+                // A name that is there for less than a second may never be seen.
+                pause(1100);
                 logger.log(50);
                 let old = logs.join(format!("renamed.log.{round}"));
                 std::fs::rename(&logger.path, old).expect("renamed");
@@ -140,7 +141,7 @@ fn each_line_comes_once_and_in_order_however_files_are_rotated() {
             let mut logger = Logger::new(logs.join("truncated.log"));
             for round in 0..3 {
                 logger.log(200);
-                pause(900);
+                pause(1100);
                 // What is written between the two is lost to anyone; nothing is, here.
                 let copy = logs.join(format!("truncated.log.{round}"));
                 std::fs::copy(&logger.path, copy).expect("copied");
@@ -153,7 +154,7 @@ fn each_line_comes_once_and_in_order_however_files_are_rotated() {
             let mut logger = Logger::new(logs.join("recreated.log"));
             for _ in 0..3 {
                 logger.log(200);
-                pause(900);
+                pause(1100);
                 std::fs::remove_file(&logger.path).expect("removed");
                 // Still open, so still readable.
                 logger.log(30);

@@ -616,6 +616,8 @@ const NOT_YET: [(&str, &str); 14] = [
 
 fn appliance(profile: Profile) -> Appliance {
     let setup = Setup::default().set("loki.tenancy", true);
+    // As in Loki: one case asks for more.
+    let setup = setup.set("loki.limits.max_entries_limit_per_query", 5000);
     match profile {
         Profile::Plain => setup
             .set("loki.discover_service_name", "[]")
