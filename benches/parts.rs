@@ -26,7 +26,10 @@ struct Random(u64);
 
 impl Random {
     fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (self.0 >> 33) % below
     }
 }
@@ -63,14 +66,18 @@ fn span(random: &mut Random, process: &Arc<Process>) -> Span {
     Span {
         trace_id: TraceId(u128::from(random.next(40))),
         span_id: SpanId(random.next(u64::MAX)),
-        operation: ["GET /orders", "SELECT shop", "charge", "forward"][random.next(4) as usize].into(),
+        operation: ["GET /orders", "SELECT shop", "charge", "forward"][random.next(4) as usize]
+            .into(),
         references: Vec::new(),
         flags: 1,
         start: 1_795_000_000_000_000_000 + random.next(1 << 40) as i64,
         duration: random.next(1 << 30),
         tags: vec![
             Tag::string("span.kind", "server"),
-            Tag { key: "http.status_code".into(), value: TagValue::Int64(200) },
+            Tag {
+                key: "http.status_code".into(),
+                value: TagValue::Int64(200),
+            },
             Tag::string("http.url", format!("/orders/{}", random.next(100_000))),
             Tag::string("user.id", format!("u{}", random.next(5000))),
             Tag::bool("cache.hit", random.next(2) == 0),
@@ -104,9 +111,11 @@ fn chunk_decode_text(bencher: Bencher<'_, '_>) {
     let block = lines(CHUNK);
     let bytes = encode(&block).unwrap_or_default();
     let mut text = Vec::new();
-    bencher.counter(BytesCount::new(block.text.len())).bench_local(|| {
-        ChunkReader::new(divan::black_box(&bytes)).and_then(|chunk| chunk.text(&mut text))
-    });
+    bencher
+        .counter(BytesCount::new(block.text.len()))
+        .bench_local(|| {
+            ChunkReader::new(divan::black_box(&bytes)).and_then(|chunk| chunk.text(&mut text))
+        });
 }
 
 #[divan::bench]
@@ -114,10 +123,12 @@ fn chunk_decode_times(bencher: Bencher<'_, '_>) {
     let block = lines(CHUNK);
     let bytes = encode(&block).unwrap_or_default();
     let (mut scratch, mut at) = (Vec::new(), Vec::new());
-    bencher.counter(ItemsCount::new(block.len())).bench_local(|| {
-        ChunkReader::new(divan::black_box(&bytes))
-            .and_then(|chunk| chunk.times(&mut scratch, &mut at))
-    });
+    bencher
+        .counter(ItemsCount::new(block.len()))
+        .bench_local(|| {
+            ChunkReader::new(divan::black_box(&bytes))
+                .and_then(|chunk| chunk.times(&mut scratch, &mut at))
+        });
 }
 
 /// One MiB of lines of one stream.
@@ -127,14 +138,23 @@ fn batch() -> LogBatch {
     let mut entries = Vec::new();
     for i in 0..block.len() {
         let len = block.line(i).len() as u32;
-        entries.push(LogEntry { at: block.at[i], start: block.ends[i] - len, len, metadata: 0 });
+        entries.push(LogEntry {
+            at: block.at[i],
+            start: block.ends[i] - len,
+            len,
+            metadata: 0,
+        });
     }
     let id = StreamId::of("", &labels);
     LogBatch {
         tenant: "".into(),
         text: Bytes::from(block.text),
         metadata: Vec::new(),
-        streams: vec![StreamEntries { id, labels, entries }],
+        streams: vec![StreamEntries {
+            id,
+            labels,
+            entries,
+        }],
     }
 }
 
@@ -170,18 +190,27 @@ fn push_body(batch: &LogBatch) -> Vec<u8> {
         }
         field(&mut request, 1, &message);
     }
-    snap::raw::Encoder::new().compress_vec(&request).unwrap_or_default()
+    snap::raw::Encoder::new()
+        .compress_vec(&request)
+        .unwrap_or_default()
 }
 
 #[divan::bench]
 fn ingest_decode_push(bencher: Bencher<'_, '_>) {
     let batch = batch();
     let body = push_body(&batch);
-    bencher.counter(ItemsCount::new(batch.entry_count())).bench(|| {
-        let limits = DecodeLimits::default();
-        decode_push(PushFormat::ProtobufSnappy, Coding::Identity, divan::black_box(&body), &limits)
+    bencher
+        .counter(ItemsCount::new(batch.entry_count()))
+        .bench(|| {
+            let limits = DecodeLimits::default();
+            decode_push(
+                PushFormat::ProtobufSnappy,
+                Coding::Identity,
+                divan::black_box(&body),
+                &limits,
+            )
             .map(|push| push.batch.entry_count())
-    });
+        });
 }
 
 #[divan::bench]
@@ -198,15 +227,19 @@ fn run_pipeline(bencher: Bencher<'_, '_>, stages: &str) {
     let Ok(Expr::Log(log)) = watchpost::logql::parse(&format!("{{app=\"shop\"}} {stages}")) else {
         return;
     };
-    let Ok(pipeline) = Pipeline::compile(&log) else { return };
+    let Ok(pipeline) = Pipeline::compile(&log) else {
+        return;
+    };
     let labels = Labels::from_pairs([("app", "shop")]);
-    bencher.counter(ItemsCount::new(block.len())).bench_local(|| {
-        let mut runner = pipeline.runner();
-        runner.bind(&labels);
-        (0..block.len())
-            .filter(|i| runner.run(block.at[*i], block.line(*i), None).is_some())
-            .count()
-    });
+    bencher
+        .counter(ItemsCount::new(block.len()))
+        .bench_local(|| {
+            let mut runner = pipeline.runner();
+            runner.bind(&labels);
+            (0..block.len())
+                .filter(|i| runner.run(block.at[*i], block.line(*i), None).is_some())
+                .count()
+        });
 }
 
 #[divan::bench]
@@ -233,23 +266,33 @@ fn logql_parse(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn spans_append_and_seal(bencher: Bencher<'_, '_>) {
     let mut random = Random(3);
-    let process = Arc::new(Process { service: "shop".into(), tags: vec![Tag::string("host", "a")] });
+    let process = Arc::new(Process {
+        service: "shop".into(),
+        tags: vec![Tag::string("host", "a")],
+    });
     let spans: Vec<Span> = (0..1000).map(|_| span(&mut random, &process)).collect();
     let (mut analyzer, mut census) = (Analyzer::new(), TagCensus::new());
-    bencher.counter(ItemsCount::new(spans.len())).bench_local(|| {
-        let mut builder = SpanBlockBuilder::new();
-        spans.iter().for_each(|span| builder.append(span));
-        builder.seal(&mut analyzer, &mut census).bytes.len()
-    });
+    bencher
+        .counter(ItemsCount::new(spans.len()))
+        .bench_local(|| {
+            let mut builder = SpanBlockBuilder::new();
+            spans.iter().for_each(|span| builder.append(span));
+            builder.seal(&mut analyzer, &mut census).bytes.len()
+        });
 }
 
 #[divan::bench]
 fn spans_decode_block(bencher: Bencher<'_, '_>) {
     let mut random = Random(3);
-    let process = Arc::new(Process { service: "shop".into(), tags: Vec::new() });
+    let process = Arc::new(Process {
+        service: "shop".into(),
+        tags: Vec::new(),
+    });
     let mut builder = SpanBlockBuilder::new();
     (0..1000).for_each(|_| builder.append(&span(&mut random, &process)));
-    let bytes = builder.seal(&mut Analyzer::new(), &mut TagCensus::new()).bytes;
+    let bytes = builder
+        .seal(&mut Analyzer::new(), &mut TagCensus::new())
+        .bytes;
     bencher
         .counter(ItemsCount::new(1000usize))
         .bench(|| SpanBlock::decode(divan::black_box(&bytes)).map(|block| block.len()));

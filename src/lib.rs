@@ -8,8 +8,8 @@ pub mod model;
 pub mod runtime;
 pub mod telemetry;
 
-pub mod protocol;
 pub mod ingest;
+pub mod protocol;
 pub mod store;
 
 pub mod logql;
@@ -18,6 +18,6 @@ pub mod query;
 pub mod server;
 pub mod source;
 
-pub mod config;
 pub mod app;
 pub mod cli;
+pub mod config;

@@ -91,7 +91,11 @@ fn fail_points() {
 }
 
 async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
-    let Loaded { config, effective, file } = loaded;
+    let Loaded {
+        config,
+        effective,
+        file,
+    } = loaded;
     match &file {
         Some(file) => tracing::info!(file = %file.display(), "configuration read"),
         None => tracing::info!("no configuration file: defaults and environment"),
@@ -161,7 +165,10 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         options: loki::Options {
             tenancy: config.loki.tenancy,
             max_push_bytes: max_push,
-            decode: DecodeLimits { max_text: max_push, max_parts: max_push },
+            decode: DecodeLimits {
+                max_text: max_push,
+                max_parts: max_push,
+            },
             max_entries_limit: to_usize(config.loki.limits.max_entries_limit_per_query),
             max_query_length: config.loki.limits.max_query_length,
             max_query_series: to_usize(config.loki.limits.max_query_series),
@@ -179,7 +186,10 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let otlp_options = otlp::OtlpOptions::default();
     let routers: [(&'static str, Router); 7] = [
         ("loki.listen", loki::router(api).merge(admin::router(admin))),
-        ("jaeger.agent.sampling", sampling::router(strategies.clone())),
+        (
+            "jaeger.agent.sampling",
+            sampling::router(strategies.clone()),
+        ),
         (
             "jaeger.collector.http",
             collector::router(sink.clone(), spans.clone(), strategies.clone(), &collector),
@@ -188,8 +198,14 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
             "jaeger.collector.grpc",
             collector::service(sink.clone(), spans.clone(), strategies, &collector),
         ),
-        ("otlp.http", otlp::router(sink.clone(), spans.clone(), &otlp_options)),
-        ("otlp.grpc", otlp::service(sink.clone(), spans.clone(), &otlp_options)),
+        (
+            "otlp.http",
+            otlp::router(sink.clone(), spans.clone(), &otlp_options),
+        ),
+        (
+            "otlp.grpc",
+            otlp::service(sink.clone(), spans.clone(), &otlp_options),
+        ),
         (
             "jaeger.query.http",
             query_http::router(
@@ -327,8 +343,7 @@ fn open_store(
         budget: budget.clone(),
         metrics: metrics.clone(),
     };
-    Store::open(options)
-        .with_context(|| format!("storage.path {}", config.storage.path.display()))
+    Store::open(options).with_context(|| format!("storage.path {}", config.storage.path.display()))
 }
 
 fn log_limits(config: &Config) -> LogLimits {
@@ -405,7 +420,9 @@ async fn follow_files(
 /// Says so when the machine gives less than the budget wants.
 fn warn_of_cgroup(limit: usize) {
     for file in ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.high"] {
-        let Ok(text) = std::fs::read_to_string(file) else { continue };
+        let Ok(text) = std::fs::read_to_string(file) else {
+            continue;
+        };
         if let Ok(bytes) = text.trim().parse::<u64>()
             && bytes < limit as u64 + (limit as u64) / 4
         {
@@ -443,8 +460,10 @@ impl MemoryGauges {
                 "What each account held at most",
                 crate::telemetry::metrics::Family::default(),
             ),
-            resident: metrics
-                .gauge("process_resident_memory_bytes", "Memory that the process occupies"),
+            resident: metrics.gauge(
+                "process_resident_memory_bytes",
+                "Memory that the process occupies",
+            ),
         }
     }
 

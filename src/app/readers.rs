@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
 use crate::model::{Labels, Matcher, TimeRange};
 use crate::query::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
 };
-use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
 use crate::server::loki::LogReader;
 use crate::server::spans::TraceReader;
 

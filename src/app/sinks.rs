@@ -14,9 +14,7 @@ use crate::server::loki;
 use crate::server::spans::SpanSink;
 use crate::source::files::{FilePosition, FileSink};
 use crate::store::journal::Record;
-use crate::store::{
-    Body, Cursor, Decoded, Payload, RecordKind, Store, StoreError, encode_batch,
-};
+use crate::store::{Body, Cursor, Decoded, Payload, RecordKind, Store, StoreError, encode_batch};
 use std::sync::Arc;
 
 /// How long an append may wait for memory before its sender is told to come again. Less
@@ -55,16 +53,22 @@ impl StoreSink {
         body: Body,
         memory: Option<Permit>,
     ) -> Result<(), Refusal> {
-        let pending = self.store.append(payload, body, memory).map_err(|e| refusal(&e))?;
+        let pending = self
+            .store
+            .append(payload, body, memory)
+            .map_err(|e| refusal(&e))?;
         pending.wait().await.map_err(|e| refusal(&e))
     }
 
     async fn take(&self, bytes: usize) -> Result<Permit, Refusal> {
-        self.memory.take(bytes, PATIENCE).await.map_err(|e| Refusal {
-            kind: RefusalKind::Unavailable,
-            reason: "no_memory",
-            message: format!("{e}; try again"),
-        })
+        self.memory
+            .take(bytes, PATIENCE)
+            .await
+            .map_err(|e| Refusal {
+                kind: RefusalKind::Unavailable,
+                reason: "no_memory",
+                message: format!("{e}; try again"),
+            })
     }
 }
 
@@ -82,7 +86,12 @@ impl LogSink for StoreSink {
     ) -> Result<(), Refusal> {
         let tenant = batch.tenant.clone();
         let body = match received {
-            Received::Body { format, coding, flags, bytes } => Body {
+            Received::Body {
+                format,
+                coding,
+                flags,
+                bytes,
+            } => Body {
                 kind: RecordKind::LogsAsReceived,
                 format,
                 coding,
@@ -92,7 +101,8 @@ impl LogSink for StoreSink {
             },
             Received::Normalised => own(&batch, &[]),
         };
-        self.append(Payload::Logs(batch, Vec::new()), body, memory).await
+        self.append(Payload::Logs(batch, Vec::new()), body, memory)
+            .await
     }
 }
 
@@ -127,17 +137,28 @@ impl SpanSink for StoreSink {
         body: Bytes,
     ) -> Result<(), Refusal> {
         let memory = self.take(span_memory(&body)).await?;
-        self.append(Payload::Spans(batch), spans_body(format, body), Some(memory)).await
+        self.append(
+            Payload::Spans(batch),
+            spans_body(format, body),
+            Some(memory),
+        )
+        .await
     }
 
     fn offer(&self, batch: SpanBatch, format: SpanFormat, body: Bytes) -> Result<(), Refusal> {
-        let memory = self.memory.try_take(span_memory(&body)).map_err(|e| Refusal {
-            kind: RefusalKind::Unavailable,
-            reason: "no_memory",
-            message: e.to_string(),
-        })?;
-        let append =
-            self.store.append(Payload::Spans(batch), spans_body(format, body), Some(memory));
+        let memory = self
+            .memory
+            .try_take(span_memory(&body))
+            .map_err(|e| Refusal {
+                kind: RefusalKind::Unavailable,
+                reason: "no_memory",
+                message: e.to_string(),
+            })?;
+        let append = self.store.append(
+            Payload::Spans(batch),
+            spans_body(format, body),
+            Some(memory),
+        );
         // Nobody waits for the sync: UDP has no acknowledgement.
         append.map(drop).map_err(|e| refusal(&e))
     }
@@ -152,7 +173,10 @@ impl FileSink for StoreSink {
         let admitted = self.files_admission.admit(&mut batch, self.clock.now());
         if admitted.refused_entries > 0 {
             let first = admitted.refusals.first().map_or("", |r| &r.message);
-            tracing::warn!(lines = admitted.refused_entries, "lines of files refused: {first}");
+            tracing::warn!(
+                lines = admitted.refused_entries,
+                "lines of files refused: {first}"
+            );
         }
         let cursors: Vec<Cursor> = positions
             .iter()
@@ -167,9 +191,12 @@ impl FileSink for StoreSink {
                 (key.into(), value.into())
             })
             .collect();
-        let memory = self.take(batch.text.len() + batch.entry_count() * 24 + 1024).await?;
+        let memory = self
+            .take(batch.text.len() + batch.entry_count() * 24 + 1024)
+            .await?;
         let body = own(&batch, &cursors);
-        self.append(Payload::Logs(batch, cursors), body, Some(memory)).await
+        self.append(Payload::Logs(batch, cursors), body, Some(memory))
+            .await
     }
 
     fn positions(&self) -> Vec<FilePosition> {
@@ -202,7 +229,9 @@ pub fn decode_record(record: &Record) -> Result<Decoded, String> {
         RecordKind::SpansAsReceived => {
             let format = SpanFormat::from_u8(header.format)
                 .ok_or_else(|| format!("unknown span format {}", header.format))?;
-            decode_spans(format, &record.body).map(Decoded::Spans).map_err(|e| e.to_string())
+            decode_spans(format, &record.body)
+                .map(Decoded::Spans)
+                .map_err(|e| e.to_string())
         }
         RecordKind::LogsOwn => Err("the store decodes this itself".into()),
     }

@@ -61,6 +61,10 @@ impl LogBatch {
 
     /// Bytes of all lines.
     pub fn line_bytes(&self) -> u64 {
-        self.streams.iter().flat_map(|s| &s.entries).map(|e| u64::from(e.len)).sum()
+        self.streams
+            .iter()
+            .flat_map(|s| &s.entries)
+            .map(|e| u64::from(e.len))
+            .sum()
     }
 }

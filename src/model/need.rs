@@ -45,6 +45,10 @@ impl Need {
                 other => kept.push(other),
             }
         }
-        if kept.len() == 1 { kept.remove(0) } else { Self::Any(kept) }
+        if kept.len() == 1 {
+            kept.remove(0)
+        } else {
+            Self::Any(kept)
+        }
     }
 }

@@ -15,12 +15,20 @@ pub struct Grid {
 impl Grid {
     /// A grid of one evaluation time.
     pub fn instant(at: Timestamp) -> Self {
-        Self { start: at, end: at, step: 1 }
+        Self {
+            start: at,
+            end: at,
+            step: 1,
+        }
     }
 
     /// Number of evaluation times.
     pub fn len(&self) -> usize {
-        if self.end < self.start { 0 } else { ((self.end - self.start) / self.step) as usize + 1 }
+        if self.end < self.start {
+            0
+        } else {
+            ((self.end - self.start) / self.step) as usize + 1
+        }
     }
 
     pub fn is_empty(&self) -> bool {

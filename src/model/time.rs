@@ -27,12 +27,18 @@ impl TimeRange {
 
     /// The range `start <= t <= end`, as Loki's metadata endpoints mean it.
     pub fn inclusive(start: Timestamp, end: Timestamp) -> Self {
-        Self { start, end: end.saturating_add(1) }
+        Self {
+            start,
+            end: end.saturating_add(1),
+        }
     }
 
     /// Everything.
     pub fn all() -> Self {
-        Self { start: i64::MIN, end: i64::MAX }
+        Self {
+            start: i64::MIN,
+            end: i64::MAX,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -103,8 +109,11 @@ impl Day {
         if text.len() != 8 || !text.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        let (y, m, d): (i64, i64, i64) =
-            (text[..4].parse().ok()?, text[4..6].parse().ok()?, text[6..].parse().ok()?);
+        let (y, m, d): (i64, i64, i64) = (
+            text[..4].parse().ok()?,
+            text[4..6].parse().ok()?,
+            text[6..].parse().ok()?,
+        );
         let y = if m <= 2 { y - 1 } else { y };
         let era = y.div_euclid(400);
         let yoe = y.rem_euclid(400);

@@ -15,7 +15,11 @@ pub struct SpanId(pub u64);
 /// 16 hexadecimal digits when the upper half is zero, else 32.
 impl std::fmt::Display for TraceId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0 >> 64 == 0 { write!(f, "{:016x}", self.0) } else { write!(f, "{:032x}", self.0) }
+        if self.0 >> 64 == 0 {
+            write!(f, "{:016x}", self.0)
+        } else {
+            write!(f, "{:032x}", self.0)
+        }
     }
 }
 
@@ -29,7 +33,11 @@ impl TraceId {
     /// Parses 1–32 hexadecimal digits of any case; short ones are padded on the left.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-        if hex { u128::from_str_radix(text, 16).ok().map(Self) } else { None }
+        if hex {
+            u128::from_str_radix(text, 16).ok().map(Self)
+        } else {
+            None
+        }
     }
 }
 
@@ -37,7 +45,11 @@ impl SpanId {
     /// Parses 1–16 hexadecimal digits of any case; short ones are padded on the left.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-        if hex { u64::from_str_radix(text, 16).ok().map(Self) } else { None }
+        if hex {
+            u64::from_str_radix(text, 16).ok().map(Self)
+        } else {
+            None
+        }
     }
 }
 
@@ -76,11 +88,17 @@ pub struct Tag {
 
 impl Tag {
     pub fn string(key: impl Into<Box<str>>, value: impl Into<Box<str>>) -> Self {
-        Self { key: key.into(), value: TagValue::String(value.into()) }
+        Self {
+            key: key.into(),
+            value: TagValue::String(value.into()),
+        }
     }
 
     pub fn bool(key: impl Into<Box<str>>, value: bool) -> Self {
-        Self { key: key.into(), value: TagValue::Bool(value) }
+        Self {
+            key: key.into(),
+            value: TagValue::Bool(value),
+        }
     }
 }
 

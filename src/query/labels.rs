@@ -18,8 +18,11 @@ pub fn streams(
     matchers: &[Matcher],
     range: TimeRange,
 ) -> Result<Vec<Arc<Stream>>, QueryError> {
-    let mut wanted: HashMap<StreamId, Arc<Stream>> =
-        store.select(tenant, matchers).into_iter().map(|s| (s.id, s)).collect();
+    let mut wanted: HashMap<StreamId, Arc<Stream>> = store
+        .select(tenant, matchers)
+        .into_iter()
+        .map(|s| (s.id, s))
+        .collect();
     if wanted.is_empty() || range.is_empty() {
         return Ok(Vec::new());
     }
@@ -44,8 +47,10 @@ pub fn streams(
 
 /// Sorted names of labels.
 pub fn names(streams: &[Arc<Stream>]) -> Vec<Arc<str>> {
-    let names: BTreeSet<&Arc<str>> =
-        streams.iter().flat_map(|s| s.labels.pairs().iter().map(|(name, _)| name)).collect();
+    let names: BTreeSet<&Arc<str>> = streams
+        .iter()
+        .flat_map(|s| s.labels.pairs().iter().map(|(name, _)| name))
+        .collect();
     names.into_iter().cloned().collect()
 }
 
@@ -64,10 +69,18 @@ pub fn series(
 ) -> Result<Vec<Labels>, QueryError> {
     let mut all = BTreeSet::new();
     for matchers in selectors {
-        all.extend(streams(store, tenant, matchers, range)?.iter().map(|s| s.labels.clone()));
+        all.extend(
+            streams(store, tenant, matchers, range)?
+                .iter()
+                .map(|s| s.labels.clone()),
+        );
     }
     if selectors.is_empty() {
-        all.extend(streams(store, tenant, &[], range)?.iter().map(|s| s.labels.clone()));
+        all.extend(
+            streams(store, tenant, &[], range)?
+                .iter()
+                .map(|s| s.labels.clone()),
+        );
     }
     Ok(all.into_iter().collect())
 }
@@ -79,8 +92,11 @@ pub fn index_stats(
     matchers: &[Matcher],
     range: TimeRange,
 ) -> Result<IndexStats, QueryError> {
-    let ids: HashSet<StreamId> =
-        store.select(tenant, matchers).into_iter().map(|s| s.id).collect();
+    let ids: HashSet<StreamId> = store
+        .select(tenant, matchers)
+        .into_iter()
+        .map(|s| s.id)
+        .collect();
     let mut stats = IndexStats::default();
     if ids.is_empty() || range.is_empty() {
         return Ok(stats);
@@ -97,7 +113,11 @@ pub fn index_stats(
     };
     let (mut scratch, mut times, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for day in &snapshot.days {
-        for meta in day.chunks.iter().filter(|m| m.overlaps(range) && ids.contains(&m.stream)) {
+        for meta in day
+            .chunks
+            .iter()
+            .filter(|m| m.overlaps(range) && ids.contains(&m.stream))
+        {
             if range.covers(meta.min, meta.max) {
                 add(meta.stream, u64::from(meta.lines), meta.line_bytes);
                 continue;

@@ -92,6 +92,10 @@ impl Admission {
 impl Running {
     /// An error once the query has used up its time.
     pub fn check(&self) -> Result<(), QueryError> {
-        if Instant::now() < self.deadline { Ok(()) } else { Err(QueryError::Timeout(self.timeout)) }
+        if Instant::now() < self.deadline {
+            Ok(())
+        } else {
+            Err(QueryError::Timeout(self.timeout))
+        }
     }
 }

@@ -69,16 +69,33 @@ pub async fn run(
     tenant: &str,
     query: LogQuery,
 ) -> Result<LogAnswer, QueryError> {
-    let mut stats = QueryStats { queued: running.queued, ..QueryStats::default() };
+    let mut stats = QueryStats {
+        queued: running.queued,
+        ..QueryStats::default()
+    };
     let mut found = if query.interval > 0 {
         spaced(store, pool, limits, running, tenant, &query, &mut stats).await?
     } else {
-        collect(store, pool, limits, running, tenant, &query, query.range, &mut stats).await?.0
+        collect(
+            store,
+            pool,
+            limits,
+            running,
+            tenant,
+            &query,
+            query.range,
+            &mut stats,
+        )
+        .await?
+        .0
     };
     found.truncate(query.limit);
     stats.entries_returned = found.len() as u64;
     stats.elapsed = running.began.elapsed();
-    Ok(LogAnswer { streams: group(found, query.categorize), stats })
+    Ok(LogAnswer {
+        streams: group(found, query.categorize),
+        stats,
+    })
 }
 
 /// Lines at least an interval apart: asks again behind each stretch that is skipped.
@@ -98,7 +115,9 @@ async fn spaced(
             collect(store, pool, limits, running, tenant, query, range, stats).await?;
         let exhausted = page.len() < query.limit;
         for found in page {
-            let far = kept.last().is_none_or(|last| found.at.abs_diff(last.at) >= query.interval as u64);
+            let far = kept
+                .last()
+                .is_none_or(|last| found.at.abs_diff(last.at) >= query.interval as u64);
             if far && kept.len() < query.limit {
                 kept.push(found);
             }
@@ -131,12 +150,17 @@ async fn collect(
 ) -> Result<(Vec<Found>, Permit), QueryError> {
     let pipeline = Pipeline::compile(&query.expr).map_err(compile_error)?;
     let direction = query.direction;
-    let mut permit = running.account.try_take(0).map_err(|e| QueryError::Busy(e.to_string()))?;
+    let mut permit = running
+        .account
+        .try_take(0)
+        .map_err(|e| QueryError::Busy(e.to_string()))?;
 
     let (store, tenant) = (store.clone(), tenant.to_owned());
     let (expr, need) = (query.expr.matchers.clone(), query.expr.need());
     let pruned = pool
-        .run(Lane::Second, move || candidates(&store, &tenant, &expr, range, &need))
+        .run(Lane::Second, move || {
+            candidates(&store, &tenant, &expr, range, &need)
+        })
         .await
         .map_err(|e| QueryError::Internal(e.to_string()))??;
     let counted = pruned.stats;
@@ -188,8 +212,12 @@ async fn collect(
             let job = job.clone();
             reading.push_back(pool.spawn(Lane::Second, move || read(&job, rank, &unit)));
         }
-        let Some(next) = reading.pop_front() else { break };
-        let result = next.await.map_err(|_| QueryError::Busy("shutting down".into()))?;
+        let Some(next) = reading.pop_front() else {
+            break;
+        };
+        let result = next
+            .await
+            .map_err(|_| QueryError::Busy("shutting down".into()))?;
         let (lines, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
         add(stats, &cost);
         running.check()?;
@@ -222,7 +250,9 @@ async fn collect(
         }
         if bytes > permit.bytes() {
             let more = bytes - permit.bytes();
-            permit.try_grow(more).map_err(|e| QueryError::Busy(format!("{e}; try again")))?;
+            permit
+                .try_grow(more)
+                .map_err(|e| QueryError::Busy(format!("{e}; try again")))?;
         }
     }
     Ok((best, permit))
@@ -241,70 +271,81 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
     let mut leveler = Leveler::new();
     let mut base = 0u32;
     let mut matched = 0;
-    scan(unit, job.pipeline.leading_filters(), &mut stats, |lines, hits| {
-        let mut visit = |index: u32| {
-            let i = index as usize;
-            let at = lines.at[i];
-            let bound = job.bound.load(Ordering::Relaxed);
-            let beyond = match job.direction {
-                Direction::Backward => at < bound,
-                Direction::Forward => at > bound,
+    scan(
+        unit,
+        job.pipeline.leading_filters(),
+        &mut stats,
+        |lines, hits| {
+            let mut visit = |index: u32| {
+                let i = index as usize;
+                let at = lines.at[i];
+                let bound = job.bound.load(Ordering::Relaxed);
+                let beyond = match job.direction {
+                    Direction::Backward => at < bound,
+                    Direction::Forward => at > bound,
+                };
+                if beyond || !job.range.contains(at) {
+                    return;
+                }
+                let line = lines.line(i);
+                let stored = lines.metadata_of(i);
+                let leveled;
+                let metadata = if job.discover_levels {
+                    leveled = leveler.level(&stream.labels, stored, line);
+                    Some(&leveled)
+                } else {
+                    stored
+                };
+                let Some(mut outcome) = runner.run_rest(at, line, metadata) else {
+                    return;
+                };
+                matched += 1;
+                let mut identity = Xxh3::new();
+                identity.update(&at.to_le_bytes());
+                identity.update(line);
+                for (name, value) in stored.iter().flat_map(|set| set.iter()) {
+                    identity.update(&[0xff]);
+                    identity.update(name.as_bytes());
+                    identity.update(&[0xff]);
+                    identity.update(value.as_bytes());
+                }
+                let (labels, structured, parsed) = if job.categorize {
+                    (
+                        outcome.stream_labels(),
+                        outcome.structured(),
+                        outcome.parsed(),
+                    )
+                } else {
+                    (outcome.labels(), Labels::empty(), Labels::empty())
+                };
+                found.push(Found {
+                    at,
+                    stream: stream.id,
+                    unit: rank,
+                    index: base + index,
+                    line: Bytes::copy_from_slice(outcome.line()),
+                    labels,
+                    structured,
+                    parsed,
+                    identity: identity.digest(),
+                });
             };
-            if beyond || !job.range.contains(at) {
-                return;
-            }
-            let line = lines.line(i);
-            let stored = lines.metadata_of(i);
-            let leveled;
-            let metadata = if job.discover_levels {
-                leveled = leveler.level(&stream.labels, stored, line);
-                Some(&leveled)
-            } else {
-                stored
-            };
-            let Some(mut outcome) = runner.run_rest(at, line, metadata) else { return };
-            matched += 1;
-            let mut identity = Xxh3::new();
-            identity.update(&at.to_le_bytes());
-            identity.update(line);
-            for (name, value) in stored.iter().flat_map(|set| set.iter()) {
-                identity.update(&[0xff]);
-                identity.update(name.as_bytes());
-                identity.update(&[0xff]);
-                identity.update(value.as_bytes());
-            }
-            let (labels, structured, parsed) = if job.categorize {
-                (outcome.stream_labels(), outcome.structured(), outcome.parsed())
-            } else {
-                (outcome.labels(), Labels::empty(), Labels::empty())
-            };
-            found.push(Found {
-                at,
-                stream: stream.id,
-                unit: rank,
-                index: base + index,
-                line: Bytes::copy_from_slice(outcome.line()),
-                labels,
-                structured,
-                parsed,
-                identity: identity.digest(),
-            });
-        };
-        match job.direction {
-            Direction::Forward => {
-                for index in hits {
-                    visit(*index);
+            match job.direction {
+                Direction::Forward => {
+                    for index in hits {
+                        visit(*index);
+                    }
+                }
+                Direction::Backward => {
+                    for index in hits.iter().rev() {
+                        visit(*index);
+                    }
                 }
             }
-            Direction::Backward => {
-                for index in hits.iter().rev() {
-                    visit(*index);
-                }
-            }
-        }
-        base += lines.ends.len() as u32;
-        Ok(())
-    })?;
+            base += lines.ends.len() as u32;
+            Ok(())
+        },
+    )?;
     stats.lines_matched = matched;
     match job.direction {
         Direction::Backward => found.sort_by_key(|f| std::cmp::Reverse(f.rank())),
@@ -322,7 +363,10 @@ fn group(found: Vec<Found>, categorize: bool) -> Vec<AnswerStream> {
         // Categorized entries of one stored stream stay together.
         let key = (found.labels.clone(), categorize.then_some(found.stream));
         let place = *places.entry(key).or_insert_with(|| {
-            let stream = AnswerStream { labels: found.labels.clone(), entries: Vec::new() };
+            let stream = AnswerStream {
+                labels: found.labels.clone(),
+                entries: Vec::new(),
+            };
             streams.push((found.labels.to_string(), stream));
             streams.len() - 1
         });

@@ -54,10 +54,16 @@ struct QueryMetrics {
 
 impl QueryMetrics {
     fn new(m: &Metrics) -> Self {
-        let buckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+        let buckets = [
+            0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0,
+        ];
         Self {
             queries: m.register("queries", "Queries by kind", Family::default()),
-            failed: m.register("queries_failed", "Queries without an answer", Family::default()),
+            failed: m.register(
+                "queries_failed",
+                "Queries without an answer",
+                Family::default(),
+            ),
             lines: m.counter("query_lines", "Lines that queries looked at"),
             bytes: m.counter("query_bytes", "Bytes of lines that queries looked at"),
             chunks: m.counter("query_chunks", "Chunks that queries decoded"),
@@ -98,16 +104,31 @@ impl Querier {
         metrics: &Metrics,
     ) -> Self {
         let admission = Admission::new(&limits, budget.account("queries"));
-        Self { store, pool, limits, admission, metrics: QueryMetrics::new(metrics) }
+        Self {
+            store,
+            pool,
+            limits,
+            admission,
+            metrics: QueryMetrics::new(metrics),
+        }
     }
 
     /// Lines.
     pub async fn logs(&self, tenant: &str, query: LogQuery) -> Result<LogAnswer, QueryError> {
         let run = async {
             let running = self.admission.enter().await?;
-            logs::run(&self.store, &self.pool, &self.limits, &running, tenant, query).await
+            logs::run(
+                &self.store,
+                &self.pool,
+                &self.limits,
+                &running,
+                tenant,
+                query,
+            )
+            .await
         };
-        self.metrics.count("logs", run.await, |answer| Some(answer.stats))
+        self.metrics
+            .count("logs", run.await, |answer| Some(answer.stats))
     }
 
     /// Samples.
@@ -118,9 +139,18 @@ impl Querier {
     ) -> Result<MetricAnswer, QueryError> {
         let run = async {
             let running = self.admission.enter().await?;
-            samples::run(&self.store, &self.pool, &self.limits, &running, tenant, query).await
+            samples::run(
+                &self.store,
+                &self.pool,
+                &self.limits,
+                &running,
+                tenant,
+                query,
+            )
+            .await
         };
-        self.metrics.count("metric", run.await, |answer| Some(answer.stats))
+        self.metrics
+            .count("metric", run.await, |answer| Some(answer.stats))
     }
 
     /// Names of labels of streams with data in `range`, sorted.
@@ -132,9 +162,12 @@ impl Querier {
     ) -> Result<Vec<Arc<str>>, QueryError> {
         let (tenant, matchers) = (tenant.to_owned(), matchers.to_vec());
         let work = move |store: &Store| {
-            Ok(labels::names(&labels::streams(store, &tenant, &matchers, range)?))
+            Ok(labels::names(&labels::streams(
+                store, &tenant, &matchers, range,
+            )?))
         };
-        self.metrics.count("labels", self.on_pool(work).await, |_| None)
+        self.metrics
+            .count("labels", self.on_pool(work).await, |_| None)
     }
 
     /// Values of a label of streams with data in `range`, sorted.
@@ -147,9 +180,13 @@ impl Querier {
     ) -> Result<Vec<Arc<str>>, QueryError> {
         let (tenant, name, matchers) = (tenant.to_owned(), name.to_owned(), matchers.to_vec());
         let work = move |store: &Store| {
-            Ok(labels::values(&labels::streams(store, &tenant, &matchers, range)?, &name))
+            Ok(labels::values(
+                &labels::streams(store, &tenant, &matchers, range)?,
+                &name,
+            ))
         };
-        self.metrics.count("label_values", self.on_pool(work).await, |_| None)
+        self.metrics
+            .count("label_values", self.on_pool(work).await, |_| None)
     }
 
     /// Label sets of streams with data in `range` that any selector matches; all for none.
@@ -161,7 +198,8 @@ impl Querier {
     ) -> Result<Vec<Labels>, QueryError> {
         let tenant = tenant.to_owned();
         let work = move |store: &Store| labels::series(store, &tenant, range, &selectors);
-        self.metrics.count("series", self.on_pool(work).await, |_| None)
+        self.metrics
+            .count("series", self.on_pool(work).await, |_| None)
     }
 
     /// How much data a selector has in `range`.
@@ -173,7 +211,8 @@ impl Querier {
     ) -> Result<IndexStats, QueryError> {
         let tenant = tenant.to_owned();
         let work = move |store: &Store| labels::index_stats(store, &tenant, &matchers, range);
-        self.metrics.count("index_stats", self.on_pool(work).await, |_| None)
+        self.metrics
+            .count("index_stats", self.on_pool(work).await, |_| None)
     }
 
     async fn on_pool<T: Send + 'static>(

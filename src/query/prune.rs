@@ -23,7 +23,11 @@ const SCAN_FILTERS_SHARE: usize = 4;
 /// Something to read lines from.
 #[derive(Clone)]
 pub enum Unit {
-    Chunk { partition: Arc<Partition>, meta: Arc<ChunkMeta>, stream: Arc<Stream> },
+    Chunk {
+        partition: Arc<Partition>,
+        meta: Arc<ChunkMeta>,
+        stream: Arc<Stream>,
+    },
     Head(HeadView),
 }
 
@@ -67,10 +71,16 @@ pub fn candidates(
     need: &Need,
 ) -> Result<Candidates, QueryError> {
     let streams = store.select(tenant, matchers);
-    let mut stats = QueryStats { streams: streams.len() as u64, ..QueryStats::default() };
+    let mut stats = QueryStats {
+        streams: streams.len() as u64,
+        ..QueryStats::default()
+    };
     let by_id: HashMap<StreamId, Arc<Stream>> = streams.into_iter().map(|s| (s.id, s)).collect();
     if by_id.is_empty() || range.is_empty() {
-        return Ok(Candidates { units: Vec::new(), stats });
+        return Ok(Candidates {
+            units: Vec::new(),
+            stats,
+        });
     }
     let wanted: HashSet<StreamId> = by_id.keys().copied().collect();
     let snapshot = store.logs(range, Some(&wanted)).map_err(internal)?;
@@ -146,8 +156,9 @@ fn by_grams<'a>(
     }
     // A filter that can't be read rules out nothing.
     let may_match = |bytes: &[u8], flags: u8| {
-        FilterView::parse(bytes)
-            .map_or(true, |filter| plan.may_match(&filter, ChunkFlags::from_bits(flags)))
+        FilterView::parse(bytes).map_or(true, |filter| {
+            plan.may_match(&filter, ChunkFlags::from_bits(flags))
+        })
     };
     if chunks.len() * SCAN_FILTERS_SHARE >= day.chunks.len() {
         let mut at = 0;
@@ -177,7 +188,10 @@ fn by_grams<'a>(
     }
     let mut kept = Vec::new();
     for meta in chunks {
-        match day.partition.filter(meta.number, |bytes| may_match(bytes, meta.flags)) {
+        match day
+            .partition
+            .filter(meta.number, |bytes| may_match(bytes, meta.flags))
+        {
             Ok(Some(false)) => {}
             Ok(Some(true) | None) => kept.push(meta),
             Err(StoreError::Gone(_)) => return Ok(Vec::new()),

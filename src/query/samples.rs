@@ -36,12 +36,17 @@ pub async fn run(
     tenant: &str,
     query: MetricQuery,
 ) -> Result<MetricAnswer, QueryError> {
-    let mut stats = QueryStats { queued: running.queued, ..QueryStats::default() };
+    let mut stats = QueryStats {
+        queued: running.queued,
+        ..QueryStats::default()
+    };
     let mut results = Vec::new();
     for leaf in leaves(&query.expr).map_err(compile_error)? {
         let leaf = Arc::new(leaf);
-        let matrix =
-            range(store, pool, limits, running, tenant, &leaf, query.grid, &mut stats).await?;
+        let matrix = range(
+            store, pool, limits, running, tenant, &leaf, query.grid, &mut stats,
+        )
+        .await?;
         results.push(matrix);
     }
     let mut matrix = eval::evaluate(&query.expr, query.grid, results).map_err(eval_error)?;
@@ -53,7 +58,11 @@ pub async fn run(
     }
     stats.entries_returned = matrix.len() as u64;
     stats.elapsed = running.began.elapsed();
-    Ok(MetricAnswer { matrix, stats, warnings: Vec::new() })
+    Ok(MetricAnswer {
+        matrix,
+        stats,
+        warnings: Vec::new(),
+    })
 }
 
 fn too_many_series(limit: usize) -> QueryError {
@@ -117,7 +126,10 @@ async fn range(
         cancelled: AtomicBool::new(false),
     });
     let _cancel = CancelOnDrop(job.clone());
-    let mut permit = running.account.try_take(0).map_err(|e| QueryError::Busy(e.to_string()))?;
+    let mut permit = running
+        .account
+        .try_take(0)
+        .map_err(|e| QueryError::Busy(e.to_string()))?;
 
     let (store, tenant) = (store.clone(), tenant.to_owned());
     let (matchers, need) = (leaf.selector().to_vec(), leaf.need());
@@ -132,7 +144,11 @@ async fn range(
     stats.chunks_total += pruned.stats.chunks_total;
     stats.chunks_candidate += pruned.stats.chunks_candidate;
 
-    let per_task = if counted { COUNTED_UNITS_A_TASK } else { UNITS_A_TASK };
+    let per_task = if counted {
+        COUNTED_UNITS_A_TASK
+    } else {
+        UNITS_A_TASK
+    };
     let mut units = pruned.units;
     // Streams together: a task then has few series, and merging them is cheap.
     units.sort_by_key(|unit| unit.stream().id);
@@ -145,7 +161,9 @@ async fn range(
             tasks.push_back(pool.spawn(Lane::Second, move || read(&job, &some)));
         }
         let Some(task) = tasks.pop_front() else { break };
-        let result = task.await.map_err(|_| QueryError::Busy("shutting down".into()))?;
+        let result = task
+            .await
+            .map_err(|_| QueryError::Busy("shutting down".into()))?;
         let (part, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
         add(stats, &cost);
         running.check()?;
@@ -159,7 +177,9 @@ async fn range(
 /// Makes a permit hold at least `bytes`.
 fn cover(permit: &mut Permit, bytes: usize) -> Result<(), QueryError> {
     let more = bytes.saturating_sub(permit.bytes());
-    permit.try_grow(more).map_err(|e| QueryError::Busy(format!("{e}; try again")))
+    permit
+        .try_grow(more)
+        .map_err(|e| QueryError::Busy(format!("{e}; try again")))
 }
 
 fn check_size(sums: &Accumulator, job: &Job) -> Result<(), QueryError> {
@@ -230,7 +250,12 @@ fn count(
     sampler: &mut Sampler<'_>,
     stats: &mut QueryStats,
 ) -> Result<bool, QueryError> {
-    let Unit::Chunk { partition, meta, .. } = unit else { return Ok(false) };
+    let Unit::Chunk {
+        partition, meta, ..
+    } = unit
+    else {
+        return Ok(false);
+    };
     if job.leaf.needs_metadata() && meta.has_metadata() {
         return Ok(false);
     }

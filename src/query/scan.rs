@@ -90,7 +90,9 @@ pub fn scan(
             }
             Ok(())
         }
-        Unit::Chunk { partition, meta, .. } => BUFFERS.with_borrow_mut(|buffers| {
+        Unit::Chunk {
+            partition, meta, ..
+        } => BUFFERS.with_borrow_mut(|buffers| {
             stats.chunks_decoded += 1;
             stats.compressed_bytes += u64::from(meta.stored_bytes);
             stats.decompressed_bytes += meta.line_bytes;
@@ -124,7 +126,13 @@ fn read_chunk(
     visit: &mut impl FnMut(&Lines<'_>, &[u32]) -> Result<(), QueryError>,
 ) -> Result<Result<(), QueryError>, String> {
     let chunk = ChunkReader::new(bytes)?;
-    let Buffers { text, ends, at, scratch, hits } = buffers;
+    let Buffers {
+        text,
+        ends,
+        at,
+        scratch,
+        hits,
+    } = buffers;
     chunk.text(text)?;
     ends.clear();
     hits.clear();
@@ -142,7 +150,13 @@ fn read_chunk(
     }
     chunk.times(scratch, at)?;
     let (metadata, sets) = chunk.metadata(scratch)?;
-    let lines = Lines { text, ends, at, metadata: &metadata, sets: &sets };
+    let lines = Lines {
+        text,
+        ends,
+        at,
+        metadata: &metadata,
+        sets: &sets,
+    };
     Ok(visit(&lines, hits))
 }
 
@@ -161,7 +175,9 @@ fn find<'e>(
         .filter_map(|(i, f)| Some((i, f.single_literal()?)))
         .max_by_key(|(_, finder)| finder.needle().len());
     if let Some((driver, finder)) = literal {
-        let Some(first) = finder.find(text) else { return Ok(()) };
+        let Some(first) = finder.find(text) else {
+            return Ok(());
+        };
         let ends = ends()?;
         let local = memchr::memchr(b'\n', finder.needle()).is_none();
         let mut next = first;
@@ -179,7 +195,9 @@ fn find<'e>(
         .filter_map(|(i, f)| Some((i, f.single_regex()?)))
         .find(|(_, regex)| regex.is_local);
     if let Some((driver, regex)) = regex {
-        let Some(first) = regex.regex.shortest_match(text) else { return Ok(()) };
+        let Some(first) = regex.regex.shortest_match(text) else {
+            return Ok(());
+        };
         let ends = ends()?;
         // `shortest_match` tells an end; the match lies in the line that holds its last byte.
         let mut next = first.saturating_sub(1);
@@ -187,7 +205,11 @@ fn find<'e>(
             if from <= next {
                 return Some(next);
             }
-            next = regex.regex.shortest_match_at(text, from)?.saturating_sub(1).max(from);
+            next = regex
+                .regex
+                .shortest_match_at(text, from)?
+                .saturating_sub(1)
+                .max(from);
             Some(next)
         });
     }
@@ -225,8 +247,10 @@ fn follow(
             break;
         }
         let line = line_of(text, ends, index);
-        let others =
-            filters.iter().enumerate().all(|(i, f)| (i == driver && local) || f.matches(line));
+        let others = filters
+            .iter()
+            .enumerate()
+            .all(|(i, f)| (i == driver && local) || f.matches(line));
         if others {
             hits.push(index as u32);
         }
@@ -250,7 +274,11 @@ pub struct Leveler {
 
 impl Leveler {
     pub fn new() -> Self {
-        Self { plain: HashMap::new(), base: None, on_base: HashMap::new() }
+        Self {
+            plain: HashMap::new(),
+            base: None,
+            on_base: HashMap::new(),
+        }
     }
 
     /// The line's metadata with its level.
@@ -261,7 +289,11 @@ impl Leveler {
         let made = match metadata {
             None => &mut self.plain,
             Some(set) => {
-                if self.base.as_ref().is_none_or(|base| !Arc::ptr_eq(base, set)) {
+                if self
+                    .base
+                    .as_ref()
+                    .is_none_or(|base| !Arc::ptr_eq(base, set))
+                {
                     self.base = Some(set.clone());
                     self.on_base.clear();
                 }
@@ -271,8 +303,11 @@ impl Leveler {
         if let Some(made) = made.get(level) {
             return made.clone();
         }
-        let mut all: Vec<(Arc<str>, Arc<str>)> =
-            pairs.iter().filter(|(name, _)| &**name != "detected_level").cloned().collect();
+        let mut all: Vec<(Arc<str>, Arc<str>)> = pairs
+            .iter()
+            .filter(|(name, _)| &**name != "detected_level")
+            .cloned()
+            .collect();
         let at = all.partition_point(|(name, _)| &**name < "detected_level");
         all.insert(at, ("detected_level".into(), level.into()));
         let set: Metadata = all.into();
@@ -282,7 +317,6 @@ impl Leveler {
         set
     }
 }
-
 
 #[cfg(test)]
 mod tests {

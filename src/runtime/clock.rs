@@ -19,7 +19,9 @@ impl Clock {
 
     /// A clock that stands at `now` until it is set.
     pub fn fixed(now: i64) -> Self {
-        Self { fixed: Some(Arc::new(AtomicI64::new(now))) }
+        Self {
+            fixed: Some(Arc::new(AtomicI64::new(now))),
+        }
     }
 
     /// Moves a fixed clock; no effect on the system's.

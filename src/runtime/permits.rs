@@ -79,12 +79,19 @@ impl Budget {
         let entry = match accounts.iter().find(|e| e.name == name) {
             Some(entry) => entry.clone(),
             None => {
-                let entry = Arc::new(Entry { name, used: 0.into(), peak: 0.into() });
+                let entry = Arc::new(Entry {
+                    name,
+                    used: 0.into(),
+                    peak: 0.into(),
+                });
                 accounts.push(entry.clone());
                 entry
             }
         };
-        Account { budget: self.0.clone(), entry }
+        Account {
+            budget: self.0.clone(),
+            entry,
+        }
     }
 
     pub fn limit(&self) -> usize {
@@ -112,14 +119,21 @@ impl Budget {
 impl Account {
     /// Takes `bytes` now or not at all.
     pub fn try_take(&self, bytes: usize) -> Result<Permit, Exhausted> {
-        let taken = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= self.budget.limit)
-        });
+        let taken = self
+            .budget
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+                used.checked_add(bytes)
+                    .filter(|sum| *sum <= self.budget.limit)
+            });
         match taken {
             Ok(_) => {
                 let held = self.entry.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 self.entry.peak.fetch_max(held, Ordering::Relaxed);
-                Ok(Permit { account: self.clone(), bytes })
+                Ok(Permit {
+                    account: self.clone(),
+                    bytes,
+                })
             }
             Err(used) => Err(Exhausted {
                 account: self.entry.name,
@@ -165,7 +179,9 @@ impl Account {
 
     /// Bytes that the whole budget has left.
     pub fn free(&self) -> usize {
-        self.budget.limit.saturating_sub(self.budget.used.load(Ordering::Relaxed))
+        self.budget
+            .limit
+            .saturating_sub(self.budget.used.load(Ordering::Relaxed))
     }
 }
 
@@ -231,11 +247,19 @@ mod tests {
         let held = account.try_take(10).expect("fits");
         let waiter = tokio::spawn({
             let account = account.clone();
-            async move { account.take(5, Duration::from_secs(20)).await.map(|p| p.bytes()) }
+            async move {
+                account
+                    .take(5, Duration::from_secs(20))
+                    .await
+                    .map(|p| p.bytes())
+            }
         });
         tokio::task::yield_now().await;
         drop(held);
         assert_eq!(waiter.await.expect("no panic"), Ok(5));
-        assert!(account.take(11, Duration::from_secs(20)).await.is_err(), "can never fit");
+        assert!(
+            account.take(11, Duration::from_secs(20)).await.is_err(),
+            "can never fit"
+        );
     }
 }

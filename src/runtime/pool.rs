@@ -51,12 +51,17 @@ impl Pool {
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
-            queues: Mutex::new(Queues { lanes: Default::default(), stopped: false }),
+            queues: Mutex::new(Queues {
+                lanes: Default::default(),
+                stopped: false,
+            }),
             wake: Condvar::new(),
         });
         for i in 0..threads {
             let shared = shared.clone();
-            std::thread::Builder::new().name(format!("cpu-{i}")).spawn(move || work(&shared))?;
+            std::thread::Builder::new()
+                .name(format!("cpu-{i}"))
+                .spawn(move || work(&shared))?;
         }
         Ok(Self { shared, threads })
     }
@@ -99,7 +104,9 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        self.spawn(lane, job).await.unwrap_or(Err(PoolError::Stopped))
+        self.spawn(lane, job)
+            .await
+            .unwrap_or(Err(PoolError::Stopped))
     }
 
     /// Lets running work end; what still waits is dropped.

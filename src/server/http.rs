@@ -114,7 +114,11 @@ async fn take_memory(
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let length = header("content-length").and_then(|text| text.parse().ok());
     let coding = header("content-encoding").or(header("grpc-encoding"));
-    let growth = if coding.is_some_and(|c| c != "identity") { GROWTH } else { 1 };
+    let growth = if coding.is_some_and(|c| c != "identity") {
+        GROWTH
+    } else {
+        1
+    };
     let wanted = length.unwrap_or(UNKNOWN_BODY).saturating_mul(growth);
     let is_grpc = header("content-type").is_some_and(|t| t.starts_with("application/grpc"));
     let wanted = wanted.clamp(LEAST_BODY, memory.max_body.max(LEAST_BODY));
@@ -128,8 +132,14 @@ async fn take_memory(
         Err(error) if is_grpc => {
             let message = HeaderValue::try_from(format!("{error}; try again"));
             let headers = [
-                (header::CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
-                (HeaderName::from_static("grpc-status"), HeaderValue::from_static("14")),
+                (
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/grpc"),
+                ),
+                (
+                    HeaderName::from_static("grpc-status"),
+                    HeaderValue::from_static("14"),
+                ),
                 (
                     HeaderName::from_static("grpc-message"),
                     message.unwrap_or(HeaderValue::from_static("try again")),
@@ -139,7 +149,12 @@ async fn take_memory(
         }
         Err(error) => {
             let text = format!("{error}; try again\n");
-            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], text).into_response()
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                [("retry-after", "1")],
+                text,
+            )
+                .into_response()
         }
     }
 }
@@ -240,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_waits_for_memory_and_is_told_to_come_again() {
-        let budget = crate::runtime::permits::Budget::new(100 << 10);
+        let budget = crate::runtime::permits::Budget::new(300 << 10);
         let account = budget.account("ingest");
         let memory = BodyMemory {
             account: account.clone(),
@@ -248,11 +263,17 @@ mod tests {
             patience: Duration::from_millis(20),
         };
         let app = bounded(app(&Metrics::default()), memory);
-        assert_eq!(ask(&app, "POST", "/body", "12345").await.status(), StatusCode::OK);
-        let _held = account.try_take(90 << 10).expect("fits");
+        assert_eq!(
+            ask(&app, "POST", "/body", "12345").await.status(),
+            StatusCode::OK
+        );
+        let _held = account.try_take(290 << 10).expect("fits");
         let refused = ask(&app, "POST", "/body", "12345").await;
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(&app, "GET", "/large", "").await.status(), StatusCode::OK);
+        assert_eq!(
+            ask(&app, "GET", "/large", "").await.status(),
+            StatusCode::OK
+        );
     }
 
     async fn ask(app: &Router, method: &str, path: &str, body: &'static str) -> Response {

@@ -98,7 +98,10 @@ impl<'a> Reader<'a> {
     }
 
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], String> {
-        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = self
+            .at
+            .checked_add(len)
+            .filter(|end| *end <= self.bytes.len());
         let end = end.ok_or_else(|| format!("{len} bytes wanted, {} left", self.remaining()))?;
         let bytes = &self.bytes[self.at..end];
         self.at = end;
@@ -125,8 +128,16 @@ impl<'a> Reader<'a> {
     pub fn count(&mut self, least: usize) -> Result<usize, String> {
         let count = self.varint()?;
         match usize::try_from(count) {
-            Ok(n) if n.checked_mul(least).is_some_and(|bytes| bytes <= self.remaining()) => Ok(n),
-            _ => Err(format!("{count} items wanted, {} bytes left", self.remaining())),
+            Ok(n)
+                if n.checked_mul(least)
+                    .is_some_and(|bytes| bytes <= self.remaining()) =>
+            {
+                Ok(n)
+            }
+            _ => Err(format!(
+                "{count} items wanted, {} bytes left",
+                self.remaining()
+            )),
         }
     }
 }

@@ -7,7 +7,12 @@ use std::path::{Path, PathBuf};
 pub enum StoreError {
     /// The operating system refused.
     #[error("{path}: {what}: {message}")]
-    Io { path: PathBuf, what: &'static str, message: String, kind: std::io::ErrorKind },
+    Io {
+        path: PathBuf,
+        what: &'static str,
+        message: String,
+        kind: std::io::ErrorKind,
+    },
     #[error("rocksdb: {0}")]
     Kv(String),
     #[error("index {0}")]
@@ -23,7 +28,12 @@ pub enum StoreError {
     Locked(PathBuf),
     /// The directory was written by another version.
     #[error("{path}: format version {found}, this program reads {expected}; {advice}")]
-    Format { path: PathBuf, found: String, expected: u32, advice: &'static str },
+    Format {
+        path: PathBuf,
+        found: String,
+        expected: u32,
+        advice: &'static str,
+    },
     /// A sync failed or the writer died: nothing more is accepted.
     #[error("store has failed: {0}")]
     Failed(String),
@@ -36,7 +46,12 @@ pub enum StoreError {
 
 impl StoreError {
     pub fn io(path: &Path, what: &'static str, error: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), what, kind: error.kind(), message: error.to_string() }
+        Self::Io {
+            path: path.to_owned(),
+            what,
+            kind: error.kind(),
+            message: error.to_string(),
+        }
     }
 
     pub(super) fn kv(error: impl std::fmt::Display) -> Self {
@@ -44,6 +59,9 @@ impl StoreError {
     }
 
     pub fn corrupt(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::Corrupt { place: place.into(), what: what.into() }
+        Self::Corrupt {
+            place: place.into(),
+            what: what.into(),
+        }
     }
 }

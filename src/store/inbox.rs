@@ -86,7 +86,9 @@ impl Inbox {
             return Err(StoreError::Stopped);
         }
         if state.appends.len() >= MAX_WAITING {
-            return Err(StoreError::Full(format!("{MAX_WAITING} requests are waiting already")));
+            return Err(StoreError::Full(format!(
+                "{MAX_WAITING} requests are waiting already"
+            )));
         }
         state.appends.push_back(append);
         drop(state);

@@ -19,22 +19,36 @@ pub fn describe(path: &Path) -> Result<String, StoreError> {
     let layout = Layout::new(path);
     let mut out = String::new();
     let format = layout.format_file();
-    let version = std::fs::read_to_string(&format).map_err(|e| StoreError::io(&format, "read", e))?;
+    let version =
+        std::fs::read_to_string(&format).map_err(|e| StoreError::io(&format, "read", e))?;
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "directory {}, format {}", path.display(), version.trim());
+    let _ = writeln!(
+        out,
+        "directory {}, format {}",
+        path.display(),
+        version.trim()
+    );
 
     let segments = list_segments(&layout.journal_dir())?;
     let bytes: u64 = segments.iter().map(|s| s.bytes).sum();
     let _ = writeln!(out, "journal: {} segments, {bytes} bytes", segments.len());
     for segment in &segments {
-        let _ = writeln!(out, "  from record {}: {} bytes", segment.first_seq, segment.bytes);
+        let _ = writeln!(
+            out,
+            "  from record {}: {} bytes",
+            segment.first_seq, segment.bytes
+        );
     }
 
     let kv = Kv::open_read_only(&layout.db_dir())?;
     let low_water = kv.get(META_FAMILY, LOW_WATER_KEY, |value| {
         value.try_into().map(u64::from_be_bytes).unwrap_or(0)
     })?;
-    let _ = writeln!(out, "replay would begin at record {}", low_water.unwrap_or(0));
+    let _ = writeln!(
+        out,
+        "replay would begin at record {}",
+        low_water.unwrap_or(0)
+    );
 
     let mut names = Kv::families(&layout.db_dir())?;
     names.sort();

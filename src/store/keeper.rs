@@ -52,7 +52,10 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn start(shared: Arc<Shared>) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
-        let keeper = Arc::new(Self { orders: Mutex::default(), wake: Condvar::new() });
+        let keeper = Arc::new(Self {
+            orders: Mutex::default(),
+            wake: Condvar::new(),
+        });
         let thread = keeper.clone();
         let handle = std::thread::Builder::new()
             .name("keeper".into())
@@ -116,8 +119,7 @@ impl Keeper {
             }
             let due = !orders.is_empty()
                 || shared.sealed_bytes.load(Ordering::Relaxed) > CHECKPOINT_SEALED
-                || journal > CHECKPOINT_JOURNAL
-                    && checkpoint_at.elapsed() > Duration::from_secs(5)
+                || journal > CHECKPOINT_JOURNAL && checkpoint_at.elapsed() > Duration::from_secs(5)
                 || checkpoint_at.elapsed() > CHECKPOINT_AFTER;
             if due {
                 checkpoint_at = Instant::now();
@@ -170,7 +172,10 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
     }
     fail::fail_point!("checkpoint-before-mark");
     let mut pairs = cursors;
-    pairs.push((LOW_WATER_KEY.to_vec(), Some(low_water.to_be_bytes().to_vec())));
+    pairs.push((
+        LOW_WATER_KEY.to_vec(),
+        Some(low_water.to_be_bytes().to_vec()),
+    ));
     shared.kv.write_meta(&pairs)?;
     shared.metrics.checkpoints.inc();
     fail::fail_point!("checkpoint-before-forget");
@@ -186,7 +191,10 @@ fn index_sealed(shared: &Shared, partition: &Partition, next: u32) {
         return;
     }
     if let Err(error) = partition.index.commit(&documents, next) {
-        shared.degrade(format!("index of {} failed and is rebuilt: {error}", partition.name));
+        shared.degrade(format!(
+            "index of {} failed and is rebuilt: {error}",
+            partition.name
+        ));
         if let Err(error) = partition.index.reset() {
             shared.degrade(format!("index of {}: {error}", partition.name));
         }
@@ -251,27 +259,40 @@ impl Accounts {
         self.cache.set(cache);
         let (partitions, heads) = {
             let open = shared.open.lock();
-            (open.partitions.values().cloned().collect::<Vec<_>>(), open.heads.len())
+            (
+                open.partitions.values().cloned().collect::<Vec<_>>(),
+                open.heads.len(),
+            )
         };
-        self.catalogs.set(partitions.iter().map(|p| p.memory()).sum());
+        self.catalogs
+            .set(partitions.iter().map(|p| p.memory()).sum());
         self.streams.set(shared.streams.memory());
         let m = &shared.metrics;
         m.partitions.set(partitions.len() as i64);
         m.streams.set(shared.streams.len() as i64);
         m.heads.set(heads as i64);
-        m.journal_size.set(shared.journal_bytes.load(Ordering::Relaxed) as i64);
+        m.journal_size
+            .set(shared.journal_bytes.load(Ordering::Relaxed) as i64);
     }
 }
 
 /// Notes whether the disk has room, so that writes are refused before it has none.
 pub fn look_at_disk(shared: &Shared) {
-    let Ok(disk) = rustix::fs::statvfs(shared.layout.root()) else { return };
+    let Ok(disk) = rustix::fs::statvfs(shared.layout.root()) else {
+        return;
+    };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    shared.metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+    shared
+        .metrics
+        .disk_free
+        .set(i64::try_from(free).unwrap_or(i64::MAX));
     let full = free < shared.options.min_free_bytes;
     if shared.disk_full.swap(full, Ordering::Relaxed) != full {
         if full {
-            tracing::error!(free, "disk is nearly full: nothing is accepted until there is room");
+            tracing::error!(
+                free,
+                "disk is nearly full: nothing is accepted until there is room"
+            );
         } else {
             tracing::info!(free, "disk has room again");
         }

@@ -73,10 +73,18 @@ impl Kv {
             ColumnFamilyDescriptor::new(META_FAMILY, meta_options()),
         ];
         for name in families {
-            descriptors.push(ColumnFamilyDescriptor::new(name, day_options(&cache, family_buffer)));
+            descriptors.push(ColumnFamilyDescriptor::new(
+                name,
+                day_options(&cache, family_buffer),
+            ));
         }
         let db = Db::open_cf_descriptors(&base, path, descriptors).map_err(StoreError::kv)?;
-        Ok(Self { db, cache, buffers, family_buffer })
+        Ok(Self {
+            db,
+            cache,
+            buffers,
+            family_buffer,
+        })
     }
 
     /// Opens the database for looking only; a running process may hold it.
@@ -86,13 +94,21 @@ impl Kv {
         let base = base_options(&buffers);
         let families = Db::list_cf(&base, path).map_err(StoreError::kv)?;
         let descriptors = families.into_iter().map(|name| {
-            let options =
-                if name == META_FAMILY { meta_options() } else { day_options(&cache, 1 << 20) };
+            let options = if name == META_FAMILY {
+                meta_options()
+            } else {
+                day_options(&cache, 1 << 20)
+            };
             ColumnFamilyDescriptor::new(name, options)
         });
         let db = Db::open_cf_descriptors_read_only(&base, path, descriptors, false)
             .map_err(StoreError::kv)?;
-        Ok(Self { db, cache, buffers, family_buffer: 1 << 20 })
+        Ok(Self {
+            db,
+            cache,
+            buffers,
+            family_buffer: 1 << 20,
+        })
     }
 
     /// Names of the days' families below `path`, without opening anything.
@@ -123,7 +139,9 @@ impl Kv {
     }
 
     fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, StoreError> {
-        self.db.cf_handle(name).ok_or_else(|| StoreError::Gone(name.to_owned()))
+        self.db
+            .cf_handle(name)
+            .ok_or_else(|| StoreError::Gone(name.to_owned()))
     }
 
     /// Writes a batch to a day's family (K1).
@@ -161,7 +179,10 @@ impl Kv {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
         let handle = self.family(family)?;
-        let value = self.db.get_pinned_cf(&handle, key).map_err(StoreError::kv)?;
+        let value = self
+            .db
+            .get_pinned_cf(&handle, key)
+            .map_err(StoreError::kv)?;
         Ok(value.map(|value| read(&value)))
     }
 
@@ -211,7 +232,9 @@ impl Kv {
         for name in families {
             // A family dropped meanwhile has nothing left to lose.
             if let Some(handle) = self.db.cf_handle(name) {
-                self.db.flush_cf_opt(&handle, &options).map_err(StoreError::kv)?;
+                self.db
+                    .flush_cf_opt(&handle, &options)
+                    .map_err(StoreError::kv)?;
             }
         }
         Ok(())

@@ -78,7 +78,10 @@ impl PartitionId {
             "span" => Signal::Spans,
             _ => return None,
         };
-        Some(Self { signal, day: Day::parse_compact(day)? })
+        Some(Self {
+            signal,
+            day: Day::parse_compact(day)?,
+        })
     }
 }
 
@@ -166,7 +169,10 @@ mod tests {
     #[test]
     fn partition_names_round_trip() {
         for signal in [Signal::Logs, Signal::Spans] {
-            let id = PartitionId { signal, day: Day(20_779) };
+            let id = PartitionId {
+                signal,
+                day: Day(20_779),
+            };
             assert_eq!(PartitionId::parse(&id.name()), Some(id));
         }
         assert_eq!(PartitionId::parse("log-2026"), None);

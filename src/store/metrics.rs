@@ -30,8 +30,10 @@ impl StoreMetrics {
         Self {
             journal_bytes: m.counter("journal_written_bytes", "Bytes of bodies journaled"),
             journal_errors: m.counter("journal_errors", "Appends that the disk refused"),
-            journal_damaged: m
-                .counter("journal_damaged", "Journal records or segments that replay could not read"),
+            journal_damaged: m.counter(
+                "journal_damaged",
+                "Journal records or segments that replay could not read",
+            ),
             journal_size: m.gauge("journal_bytes", "Size of the journal"),
             replayed_records: m.counter("journal_replayed_records", "Records replayed at start"),
             lines_stored: m.counter("lines_stored", "Lines that entered a head"),

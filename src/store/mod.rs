@@ -98,7 +98,12 @@ impl Store {
             return Err(error);
         }
         let (ack, pending) = oneshot::channel();
-        let append = Append { payload, body, ack, permit };
+        let append = Append {
+            payload,
+            body,
+            ack,
+            permit,
+        };
         self.0.shared.inbox.push(append)?;
         Ok(Pending(pending))
     }
@@ -131,7 +136,10 @@ impl Store {
     /// Positions of followed files. Complete only after recovery.
     pub fn cursors(&self) -> Vec<Cursor> {
         let open = self.0.shared.open.lock();
-        open.cursors.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+        open.cursors
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// The tenant's streams that match; all for no matchers.

@@ -146,19 +146,28 @@ impl Partition {
 
     /// Journal position up to which spans are sealed in this day.
     pub fn spans_sealed_through(&self) -> Result<Option<Through>, StoreError> {
-        Ok(self.kv.get(&self.name, &[prefix::SEALED_THROUGH], Through::decode)?.flatten())
+        Ok(self
+            .kv
+            .get(&self.name, &[prefix::SEALED_THROUGH], Through::decode)?
+            .flatten())
     }
 
     /// Takes a sealed chunk: everything of it in one batch.
     pub fn add_chunk(&self, sealed: SealedChunk) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let number = state.next_number;
-        let meta = ChunkMeta { number, ..sealed.meta };
+        let meta = ChunkMeta {
+            number,
+            ..sealed.meta
+        };
         let mut batch = Batch::default();
         batch.put(number_key(prefix::DATA, number), sealed.chunk);
         batch.put(number_key(prefix::META, number), meta.encode());
         batch.put(number_key(prefix::FILTER, number), sealed.filter);
-        batch.put(stream_key(prefix::SEALED_THROUGH, meta.stream), sealed.through.encode());
+        batch.put(
+            stream_key(prefix::SEALED_THROUGH, meta.stream),
+            sealed.through.encode(),
+        );
         let new_stream = !state.streams.contains(&meta.stream);
         if new_stream {
             let stream = encode_stream(&sealed.stream.tenant, &sealed.stream.labels);
@@ -183,7 +192,10 @@ impl Partition {
     pub fn add_block(&self, sealed: SealedBlock) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let number = state.next_number;
-        let meta = BlockMeta { number, ..sealed.meta };
+        let meta = BlockMeta {
+            number,
+            ..sealed.meta
+        };
         let mut batch = Batch::default();
         batch.put(number_key(prefix::DATA, number), sealed.block);
         batch.put(number_key(prefix::META, number), meta.encode());
@@ -260,7 +272,9 @@ impl Partition {
 
     /// Hands the stored chunk or block to `read`.
     pub fn data<T>(&self, number: u32, read: impl FnOnce(&[u8]) -> T) -> Result<T, StoreError> {
-        let value = self.kv.get(&self.name, &number_key(prefix::DATA, number), read)?;
+        let value = self
+            .kv
+            .get(&self.name, &number_key(prefix::DATA, number), read)?;
         value.ok_or_else(|| StoreError::corrupt(&*self.name, format!("chunk {number} is missing")))
     }
 
@@ -270,7 +284,8 @@ impl Partition {
         number: u32,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        self.kv.get(&self.name, &number_key(prefix::FILTER, number), read)
+        self.kv
+            .get(&self.name, &number_key(prefix::FILTER, number), read)
     }
 
     /// Visits the gram filters from number `from` on, in order, until `visit` returns false.
@@ -321,10 +336,16 @@ impl Partition {
     pub fn take_unindexed(&self, below: u32) -> Vec<(u32, String)> {
         let indexed = self.index.indexed_below();
         let mut state = self.state.lock();
-        if state.unindexed.first().is_some_and(|(number, _)| *number != indexed) {
+        if state
+            .unindexed
+            .first()
+            .is_some_and(|(number, _)| *number != indexed)
+        {
             return Vec::new();
         }
-        let keep = state.unindexed.partition_point(|(number, _)| *number < below);
+        let keep = state
+            .unindexed
+            .partition_point(|(number, _)| *number < below);
         let rest = state.unindexed.split_off(keep);
         std::mem::replace(&mut state.unindexed, rest)
     }
@@ -333,13 +354,20 @@ impl Partition {
     /// it that the index lacks must be read again.
     pub fn first_unindexed(&self) -> u32 {
         let state = self.state.lock();
-        state.unindexed.first().map_or(state.next_number, |(number, _)| *number)
+        state
+            .unindexed
+            .first()
+            .map_or(state.next_number, |(number, _)| *number)
     }
 
     /// Memory of catalog and waiting documents, bytes.
     pub fn memory(&self) -> usize {
         let state = self.state.lock();
-        let words: usize = state.unindexed.iter().map(|(_, words)| words.len() + 40).sum();
+        let words: usize = state
+            .unindexed
+            .iter()
+            .map(|(_, words)| words.len() + 40)
+            .sum();
         let loaded = state.chunks.is_some() || state.blocks.is_some();
         words + state.streams.len() * 24 + if loaded { state.memory } else { 0 }
     }

@@ -52,7 +52,10 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let streams = Streams::default();
     for name in Kv::families(&layout.db_dir())? {
         let Some(id) = PartitionId::parse(&name) else {
-            return Err(StoreError::corrupt("rocksdb", format!("family {name} is unknown")));
+            return Err(StoreError::corrupt(
+                "rocksdb",
+                format!("family {name} is unknown"),
+            ));
         };
         let partition = Partition::open(id, kv.clone(), &layout)?;
         let mut bad = 0;
@@ -74,7 +77,8 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     }
     remove_orphaned_indices(&layout, &open)?;
     kv.scan(META_FAMILY, POSITION_PREFIX, |key, value| {
-        open.cursors.insert(key[POSITION_PREFIX.len()..].into(), value.into());
+        open.cursors
+            .insert(key[POSITION_PREFIX.len()..].into(), value.into());
         true
     })?;
     let low_water = kv
@@ -87,7 +91,10 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let metrics = StoreMetrics::new(&options.metrics);
     if journal.torn_bytes > 0 {
         // Never acknowledged: its sync had not returned.
-        tracing::warn!(bytes = journal.torn_bytes, "cut a torn record off the journal");
+        tracing::warn!(
+            bytes = journal.torn_bytes,
+            "cut a torn record off the journal"
+        );
         metrics.journal_damaged.inc();
     }
     let to_replay = journal.next_seq().saturating_sub(low_water.max(1));
@@ -98,8 +105,12 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         records = to_replay,
         "data directory opened"
     );
-    let syncer = Syncer::start(options.durability, options.on_failure.clone(), &options.metrics)
-        .map_err(|e| StoreError::Failed(format!("starting a thread: {e}")))?;
+    let syncer = Syncer::start(
+        options.durability,
+        options.on_failure.clone(),
+        &options.metrics,
+    )
+    .map_err(|e| StoreError::Failed(format!("starting a thread: {e}")))?;
     let shared = Arc::new(Shared {
         layout,
         kv,
@@ -116,20 +127,26 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         options,
     });
     look_at_disk(&shared);
-    let writer =
-        Writer::new(shared.clone(), journal, syncer.clone(), Replay::from(low_water.max(1)));
+    let writer = Writer::new(
+        shared.clone(),
+        journal,
+        syncer.clone(),
+        Replay::from(low_water.max(1)),
+    );
     let thread = {
         let shared = shared.clone();
-        std::thread::Builder::new().name("writer".into()).spawn(move || {
-            let run = std::panic::AssertUnwindSafe(|| writer.run());
-            let error = match std::panic::catch_unwind(run) {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error,
-                Err(_) => super::StoreError::Failed("the writer panicked".into()),
-            };
-            shared.inbox.stop();
-            (shared.options.on_failure)(&error);
-        })
+        std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| writer.run());
+                let error = match std::panic::catch_unwind(run) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error,
+                    Err(_) => super::StoreError::Failed("the writer panicked".into()),
+                };
+                shared.inbox.stop();
+                (shared.options.on_failure)(&error);
+            })
     };
     let failed = |e: std::io::Error| StoreError::Failed(format!("starting a thread: {e}"));
     let writer_thread = thread.map_err(failed)?;
@@ -172,11 +189,19 @@ fn check_format(layout: &Layout) -> Result<(), StoreError> {
                 text.trim(),
                 "it was written by a newer version; use that one",
             )),
-            _ => Err(format_error(&path, text.trim(), "restore a backup or use another folder")),
+            _ => Err(format_error(
+                &path,
+                text.trim(),
+                "restore a backup or use another folder",
+            )),
         },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             if layout.db_dir().exists() || layout.journal_dir().exists() {
-                return Err(format_error(&path, "none", "the file is missing; restore it"));
+                return Err(format_error(
+                    &path,
+                    "none",
+                    "the file is missing; restore it",
+                ));
             }
             let write = || -> std::io::Result<()> {
                 let temporary = path.with_extension("new");

@@ -89,8 +89,7 @@ pub fn analyze(block: &LineBlock) -> (Vec<u8>, String, ChunkFlags) {
 
 /// Compresses and analyses the spans of a head. `census` is that of its day.
 pub fn seal_spans(head: &FrozenSpans, census: &Mutex<TagCensus>) -> SealedBlock {
-    let sealed =
-        ANALYZER.with_borrow_mut(|analyzer| head.block.seal(analyzer, &mut census.lock()));
+    let sealed = ANALYZER.with_borrow_mut(|analyzer| head.block.seal(analyzer, &mut census.lock()));
     SealedBlock {
         day: head.day,
         meta: sealed.meta,
@@ -106,5 +105,7 @@ pub fn seal_spans(head: &FrozenSpans, census: &Mutex<TagCensus>) -> SealedBlock 
 /// Index terms of spans with a blank between them; for rebuilding an index. They may differ
 /// from those at sealing by which keys have too many values, which changes no answer.
 pub fn span_words(block: &SpanBlock) -> String {
-    ANALYZER.with_borrow_mut(|analyzer| block.terms(analyzer, &mut TagCensus::new())).words
+    ANALYZER
+        .with_borrow_mut(|analyzer| block.terms(analyzer, &mut TagCensus::new()))
+        .words
 }

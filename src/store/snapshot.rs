@@ -66,7 +66,10 @@ fn with_loaded<T, C>(
     take: impl FnOnce(&Open, Vec<(Arc<Partition>, C)>) -> T,
 ) -> Result<T, StoreError> {
     let wanted = |open: &Open| -> Vec<Arc<Partition>> {
-        let ours = open.partitions.values().filter(|p| p.id.signal == signal && days(p.id.day));
+        let ours = open
+            .partitions
+            .values()
+            .filter(|p| p.id.signal == signal && days(p.id.day));
         ours.cloned().collect()
     };
     let mut take = Some(take);
@@ -77,8 +80,8 @@ fn with_loaded<T, C>(
         }
         let open = shared.open.lock();
         let now = wanted(&open);
-        let same = now.len() == loaded.len()
-            && now.iter().zip(&loaded).all(|(a, b)| Arc::ptr_eq(a, b));
+        let same =
+            now.len() == loaded.len() && now.iter().zip(&loaded).all(|(a, b)| Arc::ptr_eq(a, b));
         if same && let Some(take) = take.take() {
             // Loaded a moment ago, so this only clones.
             let mut catalogs = Vec::with_capacity(now.len());
@@ -148,7 +151,11 @@ pub fn spans(shared: &Shared) -> Result<SpanSnapshot, StoreError> {
         |_| true,
         |partition| partition.blocks(now),
         |open, partitions| SpanSnapshot {
-            open: open.spans.values().map(|head| Arc::new(head.block.block().clone())).collect(),
+            open: open
+                .spans
+                .values()
+                .map(|head| Arc::new(head.block.block().clone()))
+                .collect(),
             frozen: open.frozen_spans.clone(),
             days: partitions
                 .into_iter()

@@ -23,9 +23,7 @@ pub use self::codec::SpanCodecError;
 pub use self::terms::{BlockNeed, BlockTerms, TagCensus, query_terms};
 use crate::model::search::{SpanMatcher, ValueRef};
 use crate::model::time::Timestamp;
-use crate::model::trace::{
-    Process, Span, SpanId, SpanLog, SpanRef, Tag, TagValue, TraceId,
-};
+use crate::model::trace::{Process, Span, SpanId, SpanLog, SpanRef, Tag, TagValue, TraceId};
 
 /// What is known of a block without reading it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -203,7 +201,10 @@ impl SpanBlock {
             tags: self.tag_list(row.tags),
             logs: self.logs[row.logs.range()]
                 .iter()
-                .map(|log| SpanLog { at: log.at, fields: self.tag_list(log.fields) })
+                .map(|log| SpanLog {
+                    at: log.at,
+                    fields: self.tag_list(log.fields),
+                })
                 .collect(),
             process: Arc::clone(self.process(row.process)),
             warnings: self.warnings[row.warnings.range()]
@@ -221,7 +222,11 @@ impl SpanBlock {
     /// The spans of one trace, in order of arrival. Builds no others.
     pub fn spans_of(&self, trace: TraceId) -> impl Iterator<Item = Span> {
         let index = self.traces.iter().position(|t| *t == trace);
-        let rows = if index.is_some() { &self.spans[..] } else { &[] };
+        let rows = if index.is_some() {
+            &self.spans[..]
+        } else {
+            &[]
+        };
         rows.iter()
             .enumerate()
             .filter(move |(_, row)| Some(row.trace as usize) == index)
@@ -231,25 +236,36 @@ impl SpanBlock {
     /// The places of the spans that a search looks for. Builds no span: each distinct tag is
     /// looked at once, then spans are compared by number.
     pub fn search(&self, matcher: &SpanMatcher) -> Vec<usize> {
-        let Some(wanted) = Wanted::new(self, matcher) else { return Vec::new() };
+        let Some(wanted) = Wanted::new(self, matcher) else {
+            return Vec::new();
+        };
         let matches = |row: &SpanRow| {
             matcher.times_match(row.start, row.duration)
                 && wanted.processes[row.process as usize]
                 && wanted.operation.is_none_or(|n| n == row.operation)
                 && wanted.tags.iter().all(|tag| {
                     let held = |part: Part| {
-                        self.tag_lists[part.range()].iter().any(|n| tag.tags[*n as usize])
+                        self.tag_lists[part.range()]
+                            .iter()
+                            .any(|n| tag.tags[*n as usize])
                     };
                     tag.processes[row.process as usize]
                         || held(row.tags)
-                        || self.logs[row.logs.range()].iter().any(|log| held(log.fields))
+                        || self.logs[row.logs.range()]
+                            .iter()
+                            .any(|log| held(log.fields))
                 })
         };
-        (0..self.len()).filter(|n| matches(&self.spans[*n])).collect()
+        (0..self.len())
+            .filter(|n| matches(&self.spans[*n]))
+            .collect()
     }
 
     fn tag_list(&self, part: Part) -> Vec<Tag> {
-        self.tag_lists[part.range()].iter().map(|n| self.tag(*n)).collect()
+        self.tag_lists[part.range()]
+            .iter()
+            .map(|n| self.tag(*n))
+            .collect()
     }
 
     fn tag(&self, n: u32) -> Tag {
@@ -261,7 +277,10 @@ impl SpanBlock {
             ValueRef::Float64(value) => TagValue::Float64(value),
             ValueRef::Binary(bytes) => TagValue::Binary(bytes.into()),
         };
-        Tag { key: self.names.get(row.key).into(), value }
+        Tag {
+            key: self.names.get(row.key).into(),
+            value,
+        }
     }
 
     fn value(&self, row: &TagRow) -> ValueRef<'_> {
@@ -310,8 +329,11 @@ impl Wanted {
             "" => None,
             name => Some(block.names.position(name)?),
         };
-        let processes: Vec<bool> =
-            block.processes.iter().map(|p| service.is_none_or(|n| n == p.service)).collect();
+        let processes: Vec<bool> = block
+            .processes
+            .iter()
+            .map(|p| service.is_none_or(|n| n == p.service))
+            .collect();
         if !processes.contains(&true) {
             return None;
         }
@@ -329,11 +351,22 @@ impl Wanted {
             let processes = block
                 .processes
                 .iter()
-                .map(|p| block.tag_lists[p.tags.range()].iter().any(|n| held[*n as usize]))
+                .map(|p| {
+                    block.tag_lists[p.tags.range()]
+                        .iter()
+                        .any(|n| held[*n as usize])
+                })
                 .collect();
-            tags.push(WantedTag { tags: held, processes });
+            tags.push(WantedTag {
+                tags: held,
+                processes,
+            });
         }
-        Some(Self { operation, processes, tags })
+        Some(Self {
+            operation,
+            processes,
+            tags,
+        })
     }
 }
 

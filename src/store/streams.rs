@@ -51,8 +51,12 @@ impl Streams {
         }
         // Names, values and postings are shared by many; counted as if they were not.
         let memory = 160 + labels.text_bytes() + labels.len() * 72;
-        let stream =
-            Arc::new(Stream { id, tenant: tenant.clone(), labels: labels.clone(), memory });
+        let stream = Arc::new(Stream {
+            id,
+            tenant: tenant.clone(),
+            labels: labels.clone(),
+            memory,
+        });
         let index = inner.tenants.entry(tenant.clone()).or_default();
         index.streams += 1;
         for (name, value) in labels.pairs() {
@@ -88,11 +92,15 @@ impl Streams {
     /// The tenant's streams whose labels match all of `matchers`; all streams for none.
     pub fn select(&self, tenant: &str, matchers: &[Matcher]) -> Vec<Arc<Stream>> {
         let inner = self.0.read();
-        let Some(index) = inner.tenants.get(tenant) else { return Vec::new() };
+        let Some(index) = inner.tenants.get(tenant) else {
+            return Vec::new();
+        };
         // The matcher that leaves fewest streams, of those that need the label to be there.
         let mut best: Option<Vec<StreamId>> = None;
         for matcher in matchers.iter().filter(|m| !m.matches("")) {
-            let Some(values) = index.names.get(&*matcher.name) else { return Vec::new() };
+            let Some(values) = index.names.get(&*matcher.name) else {
+                return Vec::new();
+            };
             let ids: Vec<StreamId> = if matcher.op == crate::model::MatchOp::Equal {
                 values.get(&*matcher.value).cloned().unwrap_or_default()
             } else {
@@ -105,9 +113,12 @@ impl Streams {
         }
         let fits = |s: &&Arc<Stream>| matchers.iter().all(|m| m.matches_labels(&s.labels));
         match best {
-            Some(ids) => {
-                ids.iter().filter_map(|id| inner.by_id.get(id)).filter(fits).cloned().collect()
-            }
+            Some(ids) => ids
+                .iter()
+                .filter_map(|id| inner.by_id.get(id))
+                .filter(fits)
+                .cloned()
+                .collect(),
             None => {
                 let own = inner.by_id.values().filter(|s| &*s.tenant == tenant);
                 own.filter(fits).cloned().collect()
@@ -118,15 +129,23 @@ impl Streams {
     /// Forgets the streams that `keep` refuses.
     pub fn retain(&self, keep: impl Fn(StreamId) -> bool) {
         let mut inner = self.0.write();
-        let gone: Vec<Arc<Stream>> =
-            inner.by_id.values().filter(|s| !keep(s.id)).cloned().collect();
+        let gone: Vec<Arc<Stream>> = inner
+            .by_id
+            .values()
+            .filter(|s| !keep(s.id))
+            .cloned()
+            .collect();
         for stream in gone {
             inner.by_id.remove(&stream.id);
             inner.memory -= stream.memory;
-            let Some(index) = inner.tenants.get_mut(&stream.tenant) else { continue };
+            let Some(index) = inner.tenants.get_mut(&stream.tenant) else {
+                continue;
+            };
             index.streams -= 1;
             for (name, value) in stream.labels.pairs() {
-                let Some(values) = index.names.get_mut(name) else { continue };
+                let Some(values) = index.names.get_mut(name) else {
+                    continue;
+                };
                 if let Some(ids) = values.get_mut(value) {
                     ids.retain(|id| *id != stream.id);
                     if ids.is_empty() {
@@ -172,7 +191,12 @@ mod tests {
     fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {
         let regex = matches!(op, MatchOp::Regex | MatchOp::NotRegex)
             .then(|| regex::Regex::new(&format!("^(?s:{value})$")).unwrap());
-        Matcher { name: name.into(), op, value: value.into(), regex }
+        Matcher {
+            name: name.into(),
+            op,
+            value: value.into(),
+            regex,
+        }
     }
 
     #[test]
@@ -194,7 +218,10 @@ mod tests {
         assert_eq!(count(&[matcher("app", MatchOp::NotEqual, "api")]), 2);
         assert_eq!(count(&[matcher("app", MatchOp::Equal, "")]), 1);
         assert_eq!(count(&[matcher("host", MatchOp::Regex, "a|c")]), 3);
-        let both = [matcher("host", MatchOp::Regex, "a|c"), matcher("app", MatchOp::NotRegex, "w.*")];
+        let both = [
+            matcher("host", MatchOp::Regex, "a|c"),
+            matcher("app", MatchOp::NotRegex, "w.*"),
+        ];
         assert_eq!(count(&both), 2);
         assert_eq!(count(&[matcher("nope", MatchOp::Equal, "x")]), 0);
         assert_eq!(streams.select("other", &[]).len(), 0);

@@ -48,7 +48,9 @@ impl Syncer {
         on_failure: OnFailure,
         metrics: &Metrics,
     ) -> std::io::Result<Arc<Self>> {
-        let buckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+        let buckets = [
+            0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+        ];
         let syncer = Arc::new(Self {
             durability,
             state: Mutex::default(),
@@ -63,15 +65,20 @@ impl Syncer {
             ),
         });
         let thread = syncer.clone();
-        std::thread::Builder::new().name("journal-sync".into()).spawn(move || {
-            let run = std::panic::AssertUnwindSafe(|| thread.run());
-            if std::panic::catch_unwind(run).is_err() {
-                // Who waits for a sync would wait for ever.
-                thread.fail(StoreError::Failed("the journal's sync panicked".into()), Vec::new());
-                thread.state.lock().ended = true;
-                thread.ended.notify_all();
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("journal-sync".into())
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| thread.run());
+                if std::panic::catch_unwind(run).is_err() {
+                    // Who waits for a sync would wait for ever.
+                    thread.fail(
+                        StoreError::Failed("the journal's sync panicked".into()),
+                        Vec::new(),
+                    );
+                    thread.state.lock().ended = true;
+                    thread.ended.notify_all();
+                }
+            })?;
         Ok(syncer)
     }
 

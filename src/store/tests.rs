@@ -39,12 +39,26 @@ fn batch(app: &str, lines: &[(i64, String)]) -> LogBatch {
     let mut entries = Vec::new();
     for (at, line) in lines {
         let (start, len) = (text.len() as u32, line.len() as u32);
-        entries.push(LogEntry { at: *at, start, len, metadata: 0 });
+        entries.push(LogEntry {
+            at: *at,
+            start,
+            len,
+            metadata: 0,
+        });
         text.extend_from_slice(line.as_bytes());
     }
     let id = StreamId::of("", &labels);
-    let streams = vec![StreamEntries { id, labels, entries }];
-    LogBatch { tenant: "".into(), text: text.into(), metadata: Vec::new(), streams }
+    let streams = vec![StreamEntries {
+        id,
+        labels,
+        entries,
+    }];
+    LogBatch {
+        tenant: "".into(),
+        text: text.into(),
+        metadata: Vec::new(),
+        streams,
+    }
 }
 
 async fn push(store: &Store, batch: LogBatch) {
@@ -56,7 +70,9 @@ async fn push(store: &Store, batch: LogBatch) {
         tenant: "".into(),
         bytes: Bytes::from(encode_batch(&batch, &[])),
     };
-    let pending = store.append(Payload::Logs(batch, Vec::new()), body, None).unwrap();
+    let pending = store
+        .append(Payload::Logs(batch, Vec::new()), body, None)
+        .unwrap();
     pending.wait().await.unwrap();
 }
 
@@ -69,7 +85,9 @@ fn read(store: &Store) -> BTreeMap<String, Vec<(i64, String)>> {
         for meta in day.chunks.iter() {
             let block = day
                 .partition
-                .data(meta.number, |bytes| ChunkReader::new(bytes).unwrap().lines().unwrap())
+                .data(meta.number, |bytes| {
+                    ChunkReader::new(bytes).unwrap().lines().unwrap()
+                })
                 .unwrap();
             let stream = store.0.shared.streams.get(meta.stream).unwrap();
             let lines = all.entry(stream.labels.to_string()).or_default();
@@ -97,7 +115,9 @@ fn wait_recovered(store: &Store) {
 }
 
 fn lines(from: i64, n: i64, width: usize) -> Vec<(i64, String)> {
-    (from..from + n).map(|i| (20_000 * DAY + i, format!("line {i} {}", "x".repeat(width)))).collect()
+    (from..from + n)
+        .map(|i| (20_000 * DAY + i, format!("line {i} {}", "x".repeat(width))))
+        .collect()
 }
 
 /// Ends a store as kill -9 would: nothing is flushed any more.
@@ -137,7 +157,10 @@ async fn what_was_acknowledged_is_there_after_a_crash_sealed_or_not() {
     assert_eq!(read(&store), expected);
     let more = lines(5000, 50, 100);
     push(&store, batch("small", &more)).await;
-    expected.get_mut("{app=\"small\"}").unwrap().extend(more.clone());
+    expected
+        .get_mut("{app=\"small\"}")
+        .unwrap()
+        .extend(more.clone());
     copy_dir(&dir.path().join("a"), &dir.path().join("flushed"));
     abandon(store);
 
@@ -177,8 +200,14 @@ async fn a_torn_record_is_cut_off_and_the_rest_is_kept() {
     copy_dir(&dir.path().join("a"), &dir.path().join("b"));
     abandon(store);
     let journal = Layout::new(dir.path().join("b")).journal_dir();
-    let segment = journal::append::list_segments(&journal).unwrap().pop().unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(&segment.path).unwrap();
+    let segment = journal::append::list_segments(&journal)
+        .unwrap()
+        .pop()
+        .unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&segment.path)
+        .unwrap();
     file.set_len(segment.bytes - 3).unwrap();
     let store = Store::open(options(&dir.path().join("b"))).unwrap();
     wait_recovered(&store);
@@ -197,7 +226,10 @@ async fn expired_days_are_dropped_with_their_files_and_streams() {
     let store = Store::open(options).unwrap();
     wait_recovered(&store);
     push(&store, batch("old", &lines(0, 5, 1))).await;
-    let new: Vec<_> = lines(0, 5, 1).into_iter().map(|(at, l)| (at + 4 * DAY, l)).collect();
+    let new: Vec<_> = lines(0, 5, 1)
+        .into_iter()
+        .map(|(at, l)| (at + 4 * DAY, l))
+        .collect();
     push(&store, batch("new", &new)).await;
     store.flush().await.unwrap();
     assert_eq!(store.partitions(Signal::Logs).len(), 2);
@@ -228,7 +260,16 @@ async fn a_lost_index_is_rebuilt() {
     let store = Store::open(options(dir.path())).unwrap();
     push(&store, batch("a", &lines(0, 100, 10))).await;
     store.flush().await.unwrap();
-    let id = store.0.shared.open.lock().partitions.keys().next().copied().unwrap();
+    let id = store
+        .0
+        .shared
+        .open
+        .lock()
+        .partitions
+        .keys()
+        .next()
+        .copied()
+        .unwrap();
     store.stop().unwrap();
     drop(store);
     std::fs::remove_dir_all(Layout::new(dir.path()).index_dir(id)).unwrap();
@@ -241,7 +282,10 @@ async fn a_lost_index_is_rebuilt() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let view = partition.index.view().unwrap().unwrap();
-    let line = WordPlan::Word { demand: WordDemand::Exact("line".into()), folded: false };
+    let line = WordPlan::Word {
+        demand: WordDemand::Exact("line".into()),
+        folded: false,
+    };
     assert!(view.search(&line, "", "").unwrap().unwrap().contains(0));
     store.stop().unwrap();
 }

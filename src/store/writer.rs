@@ -150,7 +150,9 @@ impl<K: std::hash::Hash + Eq, T> SealOrder<K, T> {
 
     /// The head was sealed: what can be stored now, oldest first.
     fn finish(&mut self, key: K, through: Through, sealed: Box<T>) -> Vec<Box<T>> {
-        let Some(queue) = self.0.get_mut(&key) else { return Vec::new() };
+        let Some(queue) = self.0.get_mut(&key) else {
+            return Vec::new();
+        };
         if let Some(slot) = queue.iter_mut().find(|(t, _)| *t == through) {
             slot.1 = Some(sealed);
         }
@@ -196,7 +198,9 @@ pub struct Writer {
 impl Writer {
     pub fn new(shared: Arc<Shared>, journal: Journal, syncer: Arc<Syncer>, replay: Replay) -> Self {
         shared.open.lock().applied = replay.position();
-        shared.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
+        shared
+            .journal_bytes
+            .store(journal.bytes(), Ordering::Relaxed);
         Self {
             shared,
             journal,
@@ -220,8 +224,11 @@ impl Writer {
         loop {
             let limit = self.shared.options.budget.limit() / SHARES;
             let room = self.frozen_bytes <= limit * FROZEN_SHARE;
-            let patience =
-                if self.replay.is_some() && room { Duration::ZERO } else { LOOK_EVERY };
+            let patience = if self.replay.is_some() && room {
+                Duration::ZERO
+            } else {
+                LOOK_EVERY
+            };
             match self.shared.inbox.next(room, patience) {
                 Next::Internal(internal) => self.internal(internal)?,
                 Next::Group(group) => self.append(group)?,
@@ -242,7 +249,9 @@ impl Writer {
                 self.looked_at = Instant::now();
                 self.freeze_aged();
             }
-            self.shared.heads_account.set(self.heads_bytes + self.frozen_bytes);
+            self.shared
+                .heads_account
+                .set(self.heads_bytes + self.frozen_bytes);
         }
     }
 
@@ -270,7 +279,9 @@ impl Writer {
             }
             Internal::Forget(low_water) => {
                 self.journal.forget(low_water)?;
-                self.shared.journal_bytes.store(self.journal.bytes(), Ordering::Relaxed);
+                self.shared
+                    .journal_bytes
+                    .store(self.journal.bytes(), Ordering::Relaxed);
             }
             Internal::Retain => self.retain()?,
         }
@@ -287,9 +298,15 @@ impl Writer {
         let oldest = {
             let open = self.shared.open.lock();
             let frozen = open.frozen.iter().map(|f| f.order);
-            frozen.chain(open.frozen_spans.iter().map(|f| f.order)).min().unwrap_or(u64::MAX)
+            frozen
+                .chain(open.frozen_spans.iter().map(|f| f.order))
+                .min()
+                .unwrap_or(u64::MAX)
         };
-        for (_, ack) in self.waiting.extract_if(.., |(freezes, _)| *freezes <= oldest) {
+        for (_, ack) in self
+            .waiting
+            .extract_if(.., |(freezes, _)| *freezes <= oldest)
+        {
             let _ = ack.send(Ok(()));
         }
     }
@@ -325,7 +342,9 @@ impl Writer {
             }
         }
         self.shared.metrics.journal_bytes.inc_by(bytes);
-        self.shared.journal_bytes.store(self.journal.bytes(), Ordering::Relaxed);
+        self.shared
+            .journal_bytes
+            .store(self.journal.bytes(), Ordering::Relaxed);
         let mut acks = Vec::with_capacity(group.len());
         let mut permits = Vec::new();
         let live = self.replay.is_none();
@@ -346,11 +365,14 @@ impl Writer {
 
     /// Fills the heads from one record of the journal.
     fn replay_one(&mut self) -> Result<(), StoreError> {
-        let Some(replay) = &mut self.replay else { return Ok(()) };
+        let Some(replay) = &mut self.replay else {
+            return Ok(());
+        };
         let record = replay.next(&self.journal)?;
         for (path, what) in replay.damaged.drain(..) {
             self.shared.metrics.journal_damaged.inc();
-            self.shared.degrade(format!("journal segment {}: {what}", path.display()));
+            self.shared
+                .degrade(format!("journal segment {}: {what}", path.display()));
         }
         let Some(record) = record else {
             let records = replay.position();
@@ -359,7 +381,10 @@ impl Writer {
             self.spans_sealed_through = HashMap::new();
             self.shared.open.lock().applied = self.journal.next_seq();
             self.shared.recovered.store(true, Ordering::Release);
-            tracing::info!(next_record = records, "replay has caught up with the journal");
+            tracing::info!(
+                next_record = records,
+                "replay has caught up with the journal"
+            );
             return Ok(());
         };
         self.shared.metrics.replayed_records.inc();
@@ -367,9 +392,11 @@ impl Writer {
             Ok(Decoded::Logs(batch, cursors)) => {
                 self.apply_logs(record.header.seq, &batch, cursors)
             }
-            Ok(Decoded::Spans(batch)) => {
-                self.apply_spans(record.header.seq, Day::of(record.header.received_at), &batch)
-            }
+            Ok(Decoded::Spans(batch)) => self.apply_spans(
+                record.header.seq,
+                Day::of(record.header.received_at),
+                &batch,
+            ),
             Err(what) => {
                 self.shared.metrics.journal_damaged.inc();
                 let seq = record.header.seq;
@@ -382,7 +409,8 @@ impl Writer {
 
     fn decode(&self, record: &Record) -> Result<Decoded, String> {
         if record.header.kind == RecordKind::LogsOwn {
-            return decode_batch(&record.body).map(|(batch, cursors)| Decoded::Logs(batch, cursors));
+            return decode_batch(&record.body)
+                .map(|(batch, cursors)| Decoded::Logs(batch, cursors));
         }
         (self.shared.options.decoder)(record)
     }
@@ -407,7 +435,10 @@ impl Writer {
                 // A run of lines of one day; nearly always all of them.
                 let day = Day::of(first.at);
                 let days = day.start()..day.end();
-                let run = rest.iter().position(|e| !days.contains(&e.at)).unwrap_or(rest.len());
+                let run = rest
+                    .iter()
+                    .position(|e| !days.contains(&e.at))
+                    .unwrap_or(rest.len());
                 let (lines, later) = rest.split_at(run);
                 rest = later;
                 let first_number = number;
@@ -416,13 +447,19 @@ impl Writer {
                     // Already accepted, and expired since: replay of an old journal.
                     continue;
                 }
-                let key = HeadKey { day, stream: entries.id };
+                let key = HeadKey {
+                    day,
+                    stream: entries.id,
+                };
                 let mut done = None;
                 if replaying {
                     done = match self.sealed_through.get(&key) {
                         Some(done) => *done,
                         None => {
-                            let id = PartitionId { signal: Signal::Logs, day };
+                            let id = PartitionId {
+                                signal: Signal::Logs,
+                                day,
+                            };
                             let done = match open.partitions.get(&id) {
                                 Some(partition) => partition.sealed_through(key.stream)?,
                                 None => None,
@@ -434,7 +471,9 @@ impl Writer {
                 }
                 let head = open.heads.entry(key).or_insert_with(|| {
                     let stream =
-                        shared.streams.register(&batch.tenant, entries.id, &entries.labels);
+                        shared
+                            .streams
+                            .register(&batch.tenant, entries.id, &entries.labels);
                     Head::new(stream, seq, now)
                 });
                 let before = head.memory();
@@ -484,7 +523,10 @@ impl Writer {
             done = match self.spans_sealed_through.get(&day) {
                 Some(done) => *done,
                 None => {
-                    let id = PartitionId { signal: Signal::Spans, day };
+                    let id = PartitionId {
+                        signal: Signal::Spans,
+                        day,
+                    };
                     let done = match open.partitions.get(&id) {
                         Some(partition) => partition.spans_sealed_through()?,
                         None => None,
@@ -499,7 +541,10 @@ impl Writer {
             if done.is_some_and(|done| through <= done) {
                 continue;
             }
-            let head = open.spans.entry(day).or_insert_with(|| SpanHead::new(seq, now));
+            let head = open
+                .spans
+                .entry(day)
+                .or_insert_with(|| SpanHead::new(seq, now));
             let before = head.memory();
             head.push(span, through);
             self.heads_bytes = (self.heads_bytes + head.memory()).saturating_sub(before);
@@ -513,7 +558,9 @@ impl Writer {
 
     /// Takes a head out of the open ones and gives it to the pool.
     fn freeze(&mut self, open: &mut Open, key: HeadKey) {
-        let Some(head) = open.heads.remove(&key) else { return };
+        let Some(head) = open.heads.remove(&key) else {
+            return;
+        };
         self.heads_bytes = self.heads_bytes.saturating_sub(head.memory());
         let frozen = Arc::new(head.freeze(key, self.freezes));
         self.freezes += 1;
@@ -532,7 +579,9 @@ impl Writer {
     }
 
     fn freeze_span_head(&mut self, open: &mut Open, day: Day) {
-        let Some(head) = open.spans.remove(&day) else { return };
+        let Some(head) = open.spans.remove(&day) else {
+            return;
+        };
         self.heads_bytes = self.heads_bytes.saturating_sub(head.memory());
         let frozen = Arc::new(head.freeze(day, self.freezes));
         self.freezes += 1;
@@ -543,10 +592,12 @@ impl Writer {
         let census = self.census(day);
         self.shared.options.pool.detach(Lane::First, move || {
             let seal = std::panic::AssertUnwindSafe(|| seal_spans(&frozen, &census));
-            shared.inbox.push_internal(match std::panic::catch_unwind(seal) {
-                Ok(sealed) => Internal::Block(Box::new(sealed)),
-                Err(_) => Internal::SealFailed(StoreError::Failed("sealing panicked".into())),
-            });
+            shared
+                .inbox
+                .push_internal(match std::panic::catch_unwind(seal) {
+                    Ok(sealed) => Internal::Block(Box::new(sealed)),
+                    Err(_) => Internal::SealFailed(StoreError::Failed("sealing panicked".into())),
+                });
         });
     }
 
@@ -562,8 +613,12 @@ impl Writer {
     fn freeze_where(&mut self, which: impl Fn(&Head) -> bool) {
         let shared = self.shared.clone();
         let mut open = shared.open.lock();
-        let keys: Vec<HeadKey> =
-            open.heads.iter().filter(|(_, head)| which(head)).map(|(key, _)| *key).collect();
+        let keys: Vec<HeadKey> = open
+            .heads
+            .iter()
+            .filter(|(_, head)| which(head))
+            .map(|(key, _)| *key)
+            .collect();
         for key in keys {
             self.freeze(&mut open, key);
         }
@@ -582,8 +637,11 @@ impl Writer {
     fn freeze_largest(&mut self, target: usize) {
         let shared = self.shared.clone();
         let mut open = shared.open.lock();
-        let mut sizes: Vec<(usize, HeadKey)> =
-            open.heads.iter().map(|(key, head)| (head.memory(), *key)).collect();
+        let mut sizes: Vec<(usize, HeadKey)> = open
+            .heads
+            .iter()
+            .map(|(key, head)| (head.memory(), *key))
+            .collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         for (_, key) in sizes {
             if self.heads_bytes <= target {
@@ -600,8 +658,13 @@ impl Writer {
                 || now.saturating_sub(touched) > SEAL_IDLE_AFTER
         };
         self.freeze_where(|head| aged(head.opened_at, head.touched_at));
-        let spans_aged =
-            self.shared.open.lock().spans.values().any(|head| aged(head.opened_at, now));
+        let spans_aged = self
+            .shared
+            .open
+            .lock()
+            .spans
+            .values()
+            .any(|head| aged(head.opened_at, now));
         if spans_aged {
             self.freeze_spans();
         }
@@ -611,17 +674,30 @@ impl Writer {
         let key = sealed.key;
         let ready = self.sealing.finish(key, sealed.through, sealed);
         for sealed in ready {
-            let id = PartitionId { signal: Signal::Logs, day: key.day };
+            let id = PartitionId {
+                signal: Signal::Logs,
+                day: key.day,
+            };
             let partition = self.shared.partition(id)?;
             self.shared.metrics.chunks_sealed.inc();
-            self.shared.metrics.sealed_line_bytes.inc_by(sealed.meta.line_bytes);
-            self.shared.metrics.sealed_stored_bytes.inc_by(u64::from(sealed.meta.stored_bytes));
-            self.shared.sealed_bytes.fetch_add(sealed.chunk.len() as u64, Ordering::Relaxed);
+            self.shared
+                .metrics
+                .sealed_line_bytes
+                .inc_by(sealed.meta.line_bytes);
+            self.shared
+                .metrics
+                .sealed_stored_bytes
+                .inc_by(u64::from(sealed.meta.stored_bytes));
+            self.shared
+                .sealed_bytes
+                .fetch_add(sealed.chunk.len() as u64, Ordering::Relaxed);
             let through = sealed.through;
             let mut open = self.shared.open.lock();
             partition.add_chunk(*sealed)?;
-            if let Some(at) =
-                open.frozen.iter().position(|f| f.key == key && f.through == through)
+            if let Some(at) = open
+                .frozen
+                .iter()
+                .position(|f| f.key == key && f.through == through)
             {
                 let frozen = open.frozen.swap_remove(at);
                 self.frozen_bytes = self.frozen_bytes.saturating_sub(frozen.memory);
@@ -634,10 +710,15 @@ impl Writer {
         let day = sealed.day;
         let ready = self.sealing_spans.finish(day, sealed.through, sealed);
         for sealed in ready {
-            let id = PartitionId { signal: Signal::Spans, day };
+            let id = PartitionId {
+                signal: Signal::Spans,
+                day,
+            };
             let partition = self.shared.partition(id)?;
             self.shared.metrics.blocks_sealed.inc();
-            self.shared.sealed_bytes.fetch_add(sealed.block.len() as u64, Ordering::Relaxed);
+            self.shared
+                .sealed_bytes
+                .fetch_add(sealed.block.len() as u64, Ordering::Relaxed);
             let through = sealed.through;
             let mut open = self.shared.open.lock();
             partition.add_block(*sealed)?;
@@ -651,13 +732,16 @@ impl Writer {
 
     /// Drops the days that retention no longer keeps.
     fn retain(&mut self) -> Result<(), StoreError> {
-        let Some(kept) = self.shared.first_kept_day() else { return Ok(()) };
+        let Some(kept) = self.shared.first_kept_day() else {
+            return Ok(());
+        };
         let mut open = self.shared.open.lock();
         let expired = super::retention::expired(open.partitions.keys().copied(), kept);
         let mut dropped = Vec::new();
         for id in expired {
             // A head of that day would create it again.
-            open.heads.retain(|key, _| id.signal != Signal::Logs || key.day != id.day);
+            open.heads
+                .retain(|key, _| id.signal != Signal::Logs || key.day != id.day);
             if id.signal == Signal::Spans {
                 open.spans.remove(&id.day);
             }
@@ -708,7 +792,10 @@ mod tests {
         assert!(order.finish("a", at(3), Box::new(3)).is_empty());
         assert_eq!(order.finish("b", at(9), Box::new(9)), [Box::new(9)]);
         assert_eq!(order.finish("a", at(1), Box::new(1)), [Box::new(1)]);
-        assert_eq!(order.finish("a", at(2), Box::new(2)), [Box::new(2), Box::new(3)]);
+        assert_eq!(
+            order.finish("a", at(2), Box::new(2)),
+            [Box::new(2), Box::new(3)]
+        );
         assert!(order.is_empty());
     }
 }

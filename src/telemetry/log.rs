@@ -21,6 +21,10 @@ pub fn init(filter: &str, format: Format) -> Result<(), String> {
         .with_ansi(false);
     match format {
         Format::Text => builder.finish().try_init().map_err(|e| e.to_string()),
-        Format::Json => builder.json().finish().try_init().map_err(|e| e.to_string()),
+        Format::Json => builder
+            .json()
+            .finish()
+            .try_init()
+            .map_err(|e| e.to_string()),
     }
 }

@@ -73,18 +73,26 @@ impl Setup {
     pub fn prepare(self) -> Appliance {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ip = own_address();
-        let mut settings: Vec<(String, String)> =
-            LISTENERS.iter().map(|key| ((*key).to_owned(), format!("\"{ip}:0\""))).collect();
+        let mut settings: Vec<(String, String)> = LISTENERS
+            .iter()
+            .map(|key| ((*key).to_owned(), format!("\"{ip}:0\"")))
+            .collect();
         settings.push(("log.format".into(), "\"json\"".into()));
-        settings.push(("storage.path".into(), format!("{:?}", dir.path().join("data"))));
+        settings.push((
+            "storage.path".into(),
+            format!("{:?}", dir.path().join("data")),
+        ));
         // A full disk is a test of its own; here the machine may have any.
         settings.push(("storage.min_free_bytes".into(), "\"1MiB\"".into()));
-        let setup = settings.into_iter().rev().fold(self, |mut setup, (key, value)| {
-            if !setup.settings.iter().any(|(k, _)| *k == key) {
-                setup.settings.insert(0, (key, value));
-            }
-            setup
-        });
+        let setup = settings
+            .into_iter()
+            .rev()
+            .fold(self, |mut setup, (key, value)| {
+                if !setup.settings.iter().any(|(k, _)| *k == key) {
+                    setup.settings.insert(0, (key, value));
+                }
+                setup
+            });
         Appliance {
             dir,
             setup,
@@ -170,19 +178,30 @@ impl Appliance {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.exited() {
-                return Err(format!("ended with {status} while starting:\n{}", self.log_text()));
+                return Err(format!(
+                    "ended with {status} while starting:\n{}",
+                    self.log_text()
+                ));
             }
             let on = |key: &&&str| {
                 let off = |(k, value): &(String, String)| k == **key && value == "\"\"";
                 !self.setup.settings.iter().any(off)
             };
-            if LISTENERS.iter().filter(on).all(|key| self.address(key).is_some())
-                && self.try_get("loki.listen", "/ready").is_ok_and(|a| a.status == 200)
+            if LISTENERS
+                .iter()
+                .filter(on)
+                .all(|key| self.address(key).is_some())
+                && self
+                    .try_get("loki.listen", "/ready")
+                    .is_ok_and(|a| a.status == 200)
             {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                return Err(format!("not ready within {PATIENCE:?}:\n{}", self.log_text()));
+                return Err(format!(
+                    "not ready within {PATIENCE:?}:\n{}",
+                    self.log_text()
+                ));
             }
             std::thread::sleep(Duration::from_millis(3));
         }
@@ -191,12 +210,20 @@ impl Appliance {
     /// The program with this appliance's configuration, for any of its commands.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let file = self.dir.path().join("config.toml");
-        let mut text: String =
-            self.setup.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let mut text: String = self
+            .setup
+            .settings
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect();
         text.push_str(&self.setup.tables);
         std::fs::write(&file, text).expect("the configuration can be written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_watchpost"));
-        command.args(arguments).arg("--config").arg(file).current_dir(self.dir.path());
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(file)
+            .current_dir(self.dir.path());
         command.env_remove("FAILPOINTS").env_remove("NOTIFY_SOCKET");
         // A panic is told in two lines, which a test may expect.
         command.env("RUST_BACKTRACE", "0");
@@ -212,16 +239,22 @@ impl Appliance {
 
     /// Fail points of the next start, as FAILPOINTS has them; none for "".
     pub fn set_fail_points(&mut self, points: &str) {
-        self.setup.environment.retain(|(name, _)| name != "FAILPOINTS");
+        self.setup
+            .environment
+            .retain(|(name, _)| name != "FAILPOINTS");
         if !points.is_empty() {
-            self.setup.environment.push(("FAILPOINTS".into(), points.into()));
+            self.setup
+                .environment
+                .push(("FAILPOINTS".into(), points.into()));
         }
     }
 
     /// kill -9, as sudden as it gets. Returns whether it still ran.
     pub fn kill(&mut self) -> bool {
         locked(&self.addresses).clear();
-        let Some(mut running) = self.child.take() else { return false };
+        let Some(mut running) = self.child.take() else {
+            return false;
+        };
         let ran = matches!(running.child.try_wait(), Ok(None));
         let _ = running.child.kill();
         let _ = running.child.wait();
@@ -252,14 +285,20 @@ impl Appliance {
                 locked(&self.addresses).clear();
                 return status;
             }
-            assert!(begun.elapsed() < PATIENCE, "still running:\n{}", self.log_text());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "still running:\n{}",
+                self.log_text()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// How the program ended, if it has.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|running| running.child.try_wait().expect("a child"))
+        self.child
+            .as_mut()
+            .and_then(|running| running.child.try_wait().expect("a child"))
     }
 
     /// Directory with the configuration and `data`; free for a test's own files.
@@ -281,13 +320,21 @@ impl Appliance {
 
     #[track_caller]
     pub fn url(&self, key: &str, path: &str) -> String {
-        let address = self.address(key).unwrap_or_else(|| panic!("{key} is not listening"));
+        let address = self
+            .address(key)
+            .unwrap_or_else(|| panic!("{key} is not listening"));
         format!("http://{address}{path}")
     }
 
     pub fn try_get(&self, key: &str, path: &str) -> Result<Answer, String> {
         let address = self.address(key).ok_or("not running")?;
-        request(&self.agent, "GET", &format!("http://{address}{path}"), &[], &[])
+        request(
+            &self.agent,
+            "GET",
+            &format!("http://{address}{path}"),
+            &[],
+            &[],
+        )
     }
 
     #[track_caller]
@@ -304,7 +351,12 @@ impl Appliance {
     #[track_caller]
     pub fn push(&self, body: &Value) -> Answer {
         let headers = [("Content-Type", "application/json")];
-        self.post("loki.listen", "/loki/api/v1/push", &headers, body.to_string().as_bytes())
+        self.post(
+            "loki.listen",
+            "/loki/api/v1/push",
+            &headers,
+            body.to_string().as_bytes(),
+        )
     }
 
     /// Lines of a selector, oldest first, within three days around now: time and text, of
@@ -351,7 +403,11 @@ impl Appliance {
             if let Some(found) = look() {
                 return found;
             }
-            assert!(begun.elapsed() < PATIENCE, "waited for {what}:\n{}", self.log_text());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "waited for {what}:\n{}",
+                self.log_text()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -363,10 +419,16 @@ impl Appliance {
         let text = self.get("loki.listen", "/metrics").text();
         let mut sum = 0.0;
         for line in text.lines() {
-            let Some(rest) = line.strip_prefix("watchpost_") else { continue };
-            let Some((key, value)) = rest.rsplit_once(' ') else { continue };
+            let Some(rest) = line.strip_prefix("watchpost_") else {
+                continue;
+            };
+            let Some((key, value)) = rest.rsplit_once(' ') else {
+                continue;
+            };
             let (found, with) = key.split_once('{').unwrap_or((key, ""));
-            let wanted = labels.iter().all(|(k, v)| with.contains(&format!("{k}=\"{v}\"")));
+            let wanted = labels
+                .iter()
+                .all(|(k, v)| with.contains(&format!("{k}=\"{v}\"")));
             if (found == name || found.strip_suffix("_total") == Some(name)) && wanted {
                 sum += value.parse::<f64>().expect("a number");
             }
@@ -379,7 +441,10 @@ impl Appliance {
         let id = self.child.as_ref().expect("running").child.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("running");
         let of = |name: &str| {
-            let line = status.lines().find(|l| l.starts_with(name)).expect("a line of status");
+            let line = status
+                .lines()
+                .find(|l| l.starts_with(name))
+                .expect("a line of status");
             let number = line.split_whitespace().nth(1).expect("a number");
             number.parse::<u64>().expect("a number") << 10
         };
@@ -394,13 +459,17 @@ impl Appliance {
     /// All that was logged, over all starts.
     pub fn log_text(&self) -> String {
         let log = locked(&self.log);
-        log.iter().map(|l| format!("{} {}\n", l.level, l.text)).collect()
+        log.iter()
+            .map(|l| format!("{} {}\n", l.level, l.text))
+            .collect()
     }
 
     /// Warnings and errors that no one announced.
     fn complaints(&self) -> Vec<String> {
         let log = locked(&self.log);
-        let bad = log.iter().filter(|l| !matches!(&*l.level, "INFO" | "DEBUG" | "TRACE"));
+        let bad = log
+            .iter()
+            .filter(|l| !matches!(&*l.level, "INFO" | "DEBUG" | "TRACE"));
         bad.filter(|l| !self.expected.iter().any(|part| l.text.contains(part)))
             .map(|l| format!("{} {}", l.level, l.text))
             .collect()
@@ -412,7 +481,11 @@ impl Drop for Appliance {
         self.kill();
         if !std::thread::panicking() {
             let complaints = self.complaints();
-            assert!(complaints.is_empty(), "unexpected in the log:\n{}", complaints.join("\n"));
+            assert!(
+                complaints.is_empty(),
+                "unexpected in the log:\n{}",
+                complaints.join("\n")
+            );
         }
     }
 }
@@ -428,14 +501,21 @@ fn die_with_parent(command: &mut Command) {
     }
 }
 
-fn read_log(stderr: impl Read, log: &Mutex<Vec<Logged>>, addresses: &Mutex<HashMap<String, SocketAddr>>) {
+fn read_log(
+    stderr: impl Read,
+    log: &Mutex<Vec<Logged>>,
+    addresses: &Mutex<HashMap<String, SocketAddr>>,
+) {
     for line in BufReader::new(stderr).split(b'\n') {
         let Ok(line) = line else { return };
         let text = String::from_utf8_lossy(&line).into_owned();
         let Ok(json) = serde_json::from_str::<Value>(&text) else {
             // What is not ours: a panic, or the last words of `main`.
             if !text.is_empty() {
-                locked(log).push(Logged { level: "RAW".into(), text });
+                locked(log).push(Logged {
+                    level: "RAW".into(),
+                    text,
+                });
             }
             continue;
         };
@@ -447,7 +527,10 @@ fn read_log(stderr: impl Read, log: &Mutex<Vec<Logged>>, addresses: &Mutex<HashM
             locked(addresses).insert(key.to_owned(), address);
         }
         let level = json["level"].as_str().unwrap_or("?").to_owned();
-        locked(log).push(Logged { level, text: format!("{message} {fields}") });
+        locked(log).push(Logged {
+            level,
+            text: format!("{message} {fields}"),
+        });
     }
 }
 
@@ -477,17 +560,28 @@ pub fn request(
         request = request.header(*name, *value);
     }
     let request = request.body(body).map_err(|e| e.to_string())?;
-    let mut response = agent.run(request).map_err(|e| format!("{method} {url}: {e}"))?;
+    let mut response = agent
+        .run(request)
+        .map_err(|e| format!("{method} {url}: {e}"))?;
     let status = response.status().as_u16();
-    let body = response.body_mut().with_config().limit(1 << 30).read_to_vec();
-    Ok(Answer { status, body: body.map_err(|e| format!("{method} {url}: {e}"))? })
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(1 << 30)
+        .read_to_vec();
+    Ok(Answer {
+        status,
+        body: body.map_err(|e| format!("{method} {url}: {e}"))?,
+    })
 }
 
 /// Time and text of all lines of an answer to a log query.
 #[track_caller]
 pub fn streams_of(answer: &Value) -> Vec<(i64, String)> {
     let streams = answer["data"]["result"].as_array().expect("streams");
-    let values = streams.iter().flat_map(|s| s["values"].as_array().expect("values"));
+    let values = streams
+        .iter()
+        .flat_map(|s| s["values"].as_array().expect("values"));
     values
         .map(|v| {
             let at = v[0].as_str().and_then(|t| t.parse().ok()).expect("a time");
@@ -506,6 +600,12 @@ pub fn now() -> i64 {
 pub fn encoded(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
     text.bytes()
-        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .map(|b| {
+            if plain(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
         .collect()
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::appliance::{Answer, Appliance, PATIENCE, Setup, now, streams_of};
-use crate::senders::{SentSpan, gzip, loki_protobuf, otlp_json, otlp_protobuf, push_request, snappy, varint};
+use crate::senders::{
+    SentSpan, gzip, loki_protobuf, otlp_json, otlp_protobuf, push_request, snappy, varint,
+};
 
 /// The budget of 256 MiB, code, stacks, and what the allocator keeps.
 const MEMORY_MAX: u64 = 400 << 20;
@@ -91,20 +93,60 @@ fn a_push_that_cannot_be_read_is_refused_with_its_status() {
     let bodies: [Body<'_>; 21] = [
         ("nothing", &[PROTOBUF], Vec::new(), 400),
         ("noise", &[PROTOBUF], noise(1000), 400),
-        ("noise within snappy", &[PROTOBUF], snappy(&noise(1000)), 400),
-        ("half of a good one", &[PROTOBUF], good[..good.len() / 2].to_vec(), 400),
-        ("half of one within snappy", &[PROTOBUF], snappy(&good_push()[..20]), 400),
+        (
+            "noise within snappy",
+            &[PROTOBUF],
+            snappy(&noise(1000)),
+            400,
+        ),
+        (
+            "half of a good one",
+            &[PROTOBUF],
+            good[..good.len() / 2].to_vec(),
+            400,
+        ),
+        (
+            "half of one within snappy",
+            &[PROTOBUF],
+            snappy(&good_push()[..20]),
+            400,
+        ),
         ("not compressed", &[PROTOBUF], good_push(), 400),
         ("a snappy length bomb", &[PROTOBUF], snappy_bomb(), 413),
         ("a gzip bomb", &[JSON, GZIP], gzip_bomb(200), 413),
-        ("a gzip bomb of protobuf", &[PROTOBUF, GZIP], gzip_bomb(200), 413),
+        (
+            "a gzip bomb of protobuf",
+            &[PROTOBUF, GZIP],
+            gzip_bomb(200),
+            413,
+        ),
         ("noise as gzip", &[JSON, GZIP], noise(1000), 400),
         ("noise as deflate", &[JSON, DEFLATE], noise(1000), 400),
-        ("half of a gzip", &[JSON, GZIP], gzip(&text)[..30].to_vec(), 400),
-        ("an unknown coding", &[JSON, ("Content-Encoding", "br")], text.clone(), 400),
-        ("a wrong type", &[("Content-Type", "application json")], text.clone(), 400),
+        (
+            "half of a gzip",
+            &[JSON, GZIP],
+            gzip(&text)[..30].to_vec(),
+            400,
+        ),
+        (
+            "an unknown coding",
+            &[JSON, ("Content-Encoding", "br")],
+            text.clone(),
+            400,
+        ),
+        (
+            "a wrong type",
+            &[("Content-Type", "application json")],
+            text.clone(),
+            400,
+        ),
         ("noise as JSON", &[JSON], noise(1000), 400),
-        ("half of a JSON", &[JSON], text[..text.len() / 2].to_vec(), 400),
+        (
+            "half of a JSON",
+            &[JSON],
+            text[..text.len() / 2].to_vec(),
+            400,
+        ),
         ("no JSON at all", &[JSON], Vec::new(), 400),
         ("deeply nested arrays", &[JSON], nested, 400),
         ("deeply nested objects", &[JSON], nested_object, 400),
@@ -122,12 +164,21 @@ fn a_push_that_cannot_be_read_is_refused_with_its_status() {
         let before = count();
         let answer = appliance.post("loki.listen", "/loki/api/v1/push", headers, &body);
         if answer.status != status || answer.text().trim().is_empty() {
-            wrong.push(format!("{what}: {} instead of {status}: {}", answer.status, answer.text()));
+            wrong.push(format!(
+                "{what}: {} instead of {status}: {}",
+                answer.status,
+                answer.text()
+            ));
         } else if count() != before + 1.0 {
             wrong.push(format!("{what}: not counted"));
         }
     }
-    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {count}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert_eq!(appliance.metric("ingest_lines", &[]), 0.0);
     still_well(&appliance);
 }
@@ -144,10 +195,26 @@ fn of_a_push_the_good_part_is_kept_and_the_rest_counted_by_reason() {
     let job = json!({ "job": "part" });
     let cases: [(&str, Value, Value); 5] = [
         ("line_too_long", job.clone(), value(now, &long)),
-        ("max_label_names_per_series", Value::Object(labels), value(now, "of many labels")),
-        ("greater_than_max_sample_age", job.clone(), value(0, "of 1970")),
-        ("too_far_in_future", job.clone(), value(year_2100, "of 2100")),
-        ("label_value_too_long", json!({ "job": "y".repeat(3000) }), value(now, "of a long value")),
+        (
+            "max_label_names_per_series",
+            Value::Object(labels),
+            value(now, "of many labels"),
+        ),
+        (
+            "greater_than_max_sample_age",
+            job.clone(),
+            value(0, "of 1970"),
+        ),
+        (
+            "too_far_in_future",
+            job.clone(),
+            value(year_2100, "of 2100"),
+        ),
+        (
+            "label_value_too_long",
+            json!({ "job": "y".repeat(3000) }),
+            value(now, "of a long value"),
+        ),
     ];
     for (n, (reason, stream, bad)) in cases.into_iter().enumerate() {
         let good = format!("good {n}");
@@ -160,11 +227,22 @@ fn of_a_push_the_good_part_is_kept_and_the_rest_counted_by_reason() {
         };
         let answer = appliance.push(&body);
         assert_eq!(answer.status, 400, "{reason}: {}", answer.text());
-        assert!(answer.body.len() < 100_000, "{reason}: {} bytes of answer", answer.body.len());
-        assert_eq!(appliance.metric("ingest_refused_lines", &[("reason", reason)]), 1.0, "{reason}");
+        assert!(
+            answer.body.len() < 100_000,
+            "{reason}: {} bytes of answer",
+            answer.body.len()
+        );
+        assert_eq!(
+            appliance.metric("ingest_refused_lines", &[("reason", reason)]),
+            1.0,
+            "{reason}"
+        );
     }
-    let found: Vec<String> =
-        appliance.lines("{job=~\".+\"}").into_iter().map(|(_, line)| line).collect();
+    let found: Vec<String> = appliance
+        .lines("{job=~\".+\"}")
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
     assert_eq!(found, ["good 0", "good 1", "good 2", "good 3", "good 4"]);
     still_well(&appliance);
 }
@@ -172,17 +250,32 @@ fn of_a_push_the_good_part_is_kept_and_the_rest_counted_by_reason() {
 #[test]
 fn a_line_of_any_bytes_comes_back_as_valid_json() {
     let mut appliance = Setup::default().start();
-    let lines: [&[u8]; 4] = [b"good before", b"bad \xff\xfe bytes", b"nul \0 and \x1b[31m", b"good after"];
-    let entries = lines.iter().zip(now()..).map(|(line, at)| (at, *line)).collect();
+    let lines: [&[u8]; 4] = [
+        b"good before",
+        b"bad \xff\xfe bytes",
+        b"nul \0 and \x1b[31m",
+        b"good after",
+    ];
+    let entries = lines
+        .iter()
+        .zip(now()..)
+        .map(|(line, at)| (at, *line))
+        .collect();
     let body = loki_protobuf(&[("{job=\"bytes\"}".to_owned(), entries)]);
     let answer = appliance.post("loki.listen", "/loki/api/v1/push", &[PROTOBUF], &body);
     assert_eq!(answer.status, 204, "{}", answer.text());
     for _ in 0..2 {
-        let found: Vec<String> =
-            appliance.lines("{job=\"bytes\"}").into_iter().map(|(_, line)| line).collect();
+        let found: Vec<String> = appliance
+            .lines("{job=\"bytes\"}")
+            .into_iter()
+            .map(|(_, line)| line)
+            .collect();
         assert_eq!(found.len(), 4, "{found:?}");
         assert_eq!((&*found[0], &*found[3]), ("good before", "good after"));
-        assert!(found[1].starts_with("bad \u{fffd}") && found[1].ends_with(" bytes"), "{found:?}");
+        assert!(
+            found[1].starts_with("bad \u{fffd}") && found[1].ends_with(" bytes"),
+            "{found:?}"
+        );
         assert_eq!(found[2], "nul \0 and \x1b[31m");
         let found = appliance.lines("{job=\"bytes\"} |= \"bytes\"");
         assert_eq!(found.len(), 1, "{found:?}");
@@ -205,32 +298,112 @@ fn exports_of_spans_that_cannot_be_read_are_refused_and_counted() {
         seq: "1".into(),
     };
     let good = otlp_protobuf("svc", std::slice::from_ref(&span));
-    let good_json = otlp_json("svc", std::slice::from_ref(&span)).to_string().into_bytes();
+    let good_json = otlp_json("svc", std::slice::from_ref(&span))
+        .to_string()
+        .into_bytes();
     let batch = captured("go-http.bin");
     let nested = b"{\"resourceSpans\":".repeat(1 << 18);
     type Body<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Vec<u8>, u16);
     let bodies: [Body<'_>; 16] = [
         ("otlp.http", "noise", &[PROTOBUF], noise(1000), 400),
-        ("otlp.http", "half", &[PROTOBUF], good[..good.len() / 2].to_vec(), 400),
-        ("otlp.http", "half of JSON", &[JSON], good_json[..good_json.len() / 2].to_vec(), 400),
+        (
+            "otlp.http",
+            "half",
+            &[PROTOBUF],
+            good[..good.len() / 2].to_vec(),
+            400,
+        ),
+        (
+            "otlp.http",
+            "half of JSON",
+            &[JSON],
+            good_json[..good_json.len() / 2].to_vec(),
+            400,
+        ),
         ("otlp.http", "noise as JSON", &[JSON], noise(1000), 400),
         ("otlp.http", "nested JSON", &[JSON], nested, 400),
-        ("otlp.http", "noise as gzip", &[JSON, GZIP], noise(1000), 400),
-        ("otlp.http", "a gzip bomb", &[PROTOBUF, GZIP], gzip_bomb(100), 413),
-        ("otlp.http", "too many bytes", &[PROTOBUF], vec![0; 17 << 20], 413),
-        ("otlp.http", "another type", &[("Content-Type", "text/plain")], good.clone(), 415),
-        ("jaeger.collector.http", "nothing", &[THRIFT], Vec::new(), 400),
-        ("jaeger.collector.http", "noise", &[THRIFT], noise(1000), 400),
-        ("jaeger.collector.http", "half", &[THRIFT], batch[..batch.len() / 2].to_vec(), 400),
-        ("jaeger.collector.http", "a length bomb", &[THRIFT], {
-            // A list of 2^31 - 1 spans.
-            let mut bytes = vec![15, 0, 2, 12];
-            bytes.extend_from_slice(&i32::MAX.to_be_bytes());
-            bytes
-        }, 400),
-        ("jaeger.collector.http", "another type", &[JSON], batch.clone(), 400),
-        ("jaeger.collector.http", "a gzip bomb", &[THRIFT, GZIP], gzip_bomb(100), 413),
-        ("jaeger.collector.http", "too many bytes", &[THRIFT], vec![0; 17 << 20], 413),
+        (
+            "otlp.http",
+            "noise as gzip",
+            &[JSON, GZIP],
+            noise(1000),
+            400,
+        ),
+        (
+            "otlp.http",
+            "a gzip bomb",
+            &[PROTOBUF, GZIP],
+            gzip_bomb(100),
+            413,
+        ),
+        (
+            "otlp.http",
+            "too many bytes",
+            &[PROTOBUF],
+            vec![0; 17 << 20],
+            413,
+        ),
+        (
+            "otlp.http",
+            "another type",
+            &[("Content-Type", "text/plain")],
+            good.clone(),
+            415,
+        ),
+        (
+            "jaeger.collector.http",
+            "nothing",
+            &[THRIFT],
+            Vec::new(),
+            400,
+        ),
+        (
+            "jaeger.collector.http",
+            "noise",
+            &[THRIFT],
+            noise(1000),
+            400,
+        ),
+        (
+            "jaeger.collector.http",
+            "half",
+            &[THRIFT],
+            batch[..batch.len() / 2].to_vec(),
+            400,
+        ),
+        (
+            "jaeger.collector.http",
+            "a length bomb",
+            &[THRIFT],
+            {
+                // A list of 2^31 - 1 spans.
+                let mut bytes = vec![15, 0, 2, 12];
+                bytes.extend_from_slice(&i32::MAX.to_be_bytes());
+                bytes
+            },
+            400,
+        ),
+        (
+            "jaeger.collector.http",
+            "another type",
+            &[JSON],
+            batch.clone(),
+            400,
+        ),
+        (
+            "jaeger.collector.http",
+            "a gzip bomb",
+            &[THRIFT, GZIP],
+            gzip_bomb(100),
+            413,
+        ),
+        (
+            "jaeger.collector.http",
+            "too many bytes",
+            &[THRIFT],
+            vec![0; 17 << 20],
+            413,
+        ),
     ];
     let mut wrong = Vec::new();
     for (key, what, headers, body, status) in bodies {
@@ -242,7 +415,11 @@ fn exports_of_spans_that_cannot_be_read_are_refused_and_counted() {
         let before = count();
         let answer = appliance.post(key, path, headers, &body);
         if answer.status != status {
-            wrong.push(format!("{key} {what}: {} instead of {status}: {}", answer.status, answer.text()));
+            wrong.push(format!(
+                "{key} {what}: {} instead of {status}: {}",
+                answer.status,
+                answer.text()
+            ));
         } else if count() != before + 1.0 {
             wrong.push(format!("{key} {what}: not counted"));
         }
@@ -253,9 +430,19 @@ fn exports_of_spans_that_cannot_be_read_are_refused_and_counted() {
     // A span without an id is left out, the one beside it is kept.
     let mut export = otlp_json("svc", &[span.clone(), SentSpan { span: 9, ..span }]);
     export["resourceSpans"][0]["scopeSpans"][0]["spans"][1]["traceId"] = json!("");
-    let answer = appliance.post("otlp.http", "/v1/traces", &[JSON], export.to_string().as_bytes());
+    let answer = appliance.post(
+        "otlp.http",
+        "/v1/traces",
+        &[JSON],
+        export.to_string().as_bytes(),
+    );
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["partialSuccess"]["rejectedSpans"], "1", "{}", answer.text());
+    assert_eq!(
+        answer.json()["partialSuccess"]["rejectedSpans"],
+        "1",
+        "{}",
+        answer.text()
+    );
     assert_eq!(appliance.metric("spans_stored", &[]), 1.0);
     still_well(&appliance);
 }
@@ -264,7 +451,9 @@ fn exports_of_spans_that_cannot_be_read_are_refused_and_counted() {
 fn datagrams_that_cannot_be_read_are_counted_and_the_next_one_is_taken() {
     let appliance = Setup::default().start();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let port = appliance.address("jaeger.agent.compact").expect("listening");
+    let port = appliance
+        .address("jaeger.agent.compact")
+        .expect("listening");
     let refused = || appliance.metric("span_messages_refused", &[("transport", "udp_compact")]);
     let taken = || appliance.metric("spans_accepted", &[("transport", "udp_compact")]);
     let (_, before) = appliance.resident();
@@ -272,9 +461,13 @@ fn datagrams_that_cannot_be_read_are_counted_and_the_next_one_is_taken() {
         serde_json::from_slice(&fixture("malformed", "index.json")).expect("the index");
     for case in index.as_array().expect("cases") {
         let file = case["file"].as_str().expect("a file");
-        let accepted = case["expect"].as_str().is_some_and(|e| e.contains("are accepted"));
+        let accepted = case["expect"]
+            .as_str()
+            .is_some_and(|e| e.contains("are accepted"));
         let (refused_before, taken_before) = (refused(), taken());
-        socket.send_to(&fixture("malformed", file), port).expect("sent");
+        socket
+            .send_to(&fixture("malformed", file), port)
+            .expect("sent");
         let good = captured("go-traefik64.bin");
         socket.send_to(&good, port).expect("sent");
         let wanted = taken_before + if accepted { 4.0 } else { 2.0 };
@@ -286,9 +479,15 @@ fn datagrams_that_cannot_be_read_are_counted_and_the_next_one_is_taken() {
     // Larger than any that is taken.
     let refused_before = refused();
     socket.send_to(&vec![0; 65_100], port).expect("sent");
-    appliance.wait("the large one", || (refused() > refused_before).then_some(()));
+    appliance.wait("the large one", || {
+        (refused() > refused_before).then_some(())
+    });
     let (_, after) = appliance.resident();
-    assert!(after < before + (64 << 20), "{} MB more", (after - before) >> 20);
+    assert!(
+        after < before + (64 << 20),
+        "{} MB more",
+        (after - before) >> 20
+    );
     still_well(&appliance);
 }
 
@@ -300,10 +499,18 @@ fn a_port_for_grpc_outlives_whoever_speaks_something_else() {
         let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         preface.extend(noise(10_000));
         // A frame of 16 MB that never comes.
-        let frame = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\x04\x00\x00\x00\x00\x00".to_vec();
-        for sent in [noise(10_000), preface, frame, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()] {
+        let frame =
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\x04\x00\x00\x00\x00\x00".to_vec();
+        for sent in [
+            noise(10_000),
+            preface,
+            frame,
+            b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
+        ] {
             let mut stream = TcpStream::connect(address).expect("connects");
-            stream.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
+            stream
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .expect("set");
             let _ = stream.write_all(&sent);
             let _ = stream.read(&mut [0; 100]);
         }
@@ -337,28 +544,62 @@ fn a_full_disk_refuses_what_can_be_sent_again_and_answers_queries() {
     appliance.change(|setup| setup.set("storage.min_free_bytes", "\"1000000TiB\""));
     appliance.start();
     appliance.wait_recovered();
-    assert!(appliance.get("loki.listen", "/ready").text().contains("nearly full"));
-    let span = SentSpan { trace: 7, span: 8, parent: 0, name: "x".into(), start: now(), seq: "1".into() };
+    assert!(
+        appliance
+            .get("loki.listen", "/ready")
+            .text()
+            .contains("nearly full")
+    );
+    let span = SentSpan {
+        trace: 7,
+        span: 8,
+        parent: 0,
+        name: "x".into(),
+        start: now(),
+        seq: "1".into(),
+    };
     let export = otlp_json("svc", &[span]).to_string();
     let is_retryable = |answer: Answer| {
         assert_eq!(answer.status, 503, "{}", answer.text());
-        assert!(answer.text().contains("min_free_bytes"), "{}", answer.text());
+        assert!(
+            answer.text().contains("min_free_bytes"),
+            "{}",
+            answer.text()
+        );
     };
     is_retryable(appliance.push(&line(1)));
     is_retryable(appliance.post("otlp.http", "/v1/traces", &[JSON], export.as_bytes()));
-    let answer = appliance.post("jaeger.collector.http", "/api/traces", &[THRIFT], &captured("go-http.bin"));
+    let answer = appliance.post(
+        "jaeger.collector.http",
+        "/api/traces",
+        &[THRIFT],
+        &captured("go-http.bin"),
+    );
     assert_eq!(answer.status, 500, "as Jaeger says it: {}", answer.text());
-    assert_eq!(appliance.metric("ingest_refused_lines", &[("reason", "no_space")]), 1.0);
-    assert_eq!(appliance.metric("spans_refused", &[("reason", "no_space")]), 3.0);
-    assert_eq!(appliance.lines("{job=\"disk\"}").len(), 1, "what is there can be read");
+    assert_eq!(
+        appliance.metric("ingest_refused_lines", &[("reason", "no_space")]),
+        1.0
+    );
+    assert_eq!(
+        appliance.metric("spans_refused", &[("reason", "no_space")]),
+        3.0
+    );
+    assert_eq!(
+        appliance.lines("{job=\"disk\"}").len(),
+        1,
+        "what is there can be read"
+    );
     assert!(appliance.stop().success());
 
     appliance.change(|setup| setup.set("storage.min_free_bytes", "\"1MiB\""));
     appliance.start();
     appliance.wait_recovered();
     assert_eq!(appliance.push(&line(2)).status, 204);
-    let found: Vec<String> =
-        appliance.lines("{job=\"disk\"}").into_iter().map(|(_, line)| line).collect();
+    let found: Vec<String> = appliance
+        .lines("{job=\"disk\"}")
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
     assert_eq!(found, ["line 0", "line 2"], "nothing of what was refused");
 }
 
@@ -384,10 +625,14 @@ fn a_client_that_stalls_or_goes_away_holds_nothing_up() {
         assert!(begun.elapsed() < PATIENCE, "never taken again");
         std::thread::sleep(Duration::from_millis(50));
     }
-    let found = streams_of(&appliance.get(
-        "loki.listen",
-        "/loki/api/v1/query_range?query=%7Bjob%3D%22later%22%7D",
-    ).json());
+    let found = streams_of(
+        &appliance
+            .get(
+                "loki.listen",
+                "/loki/api/v1/query_range?query=%7Bjob%3D%22later%22%7D",
+            )
+            .json(),
+    );
     assert_eq!(found.len(), 1);
     still_well(&appliance);
 }

@@ -118,7 +118,16 @@ const SMALL_SEGMENTS: &str = "journal-segment-bytes=return(100000)";
 /// something to compress.
 fn line(run: u64, stream: &str, number: usize) -> String {
     let mut random = StdRng::seed_from_u64(run ^ number as u64 ^ (stream.len() as u64) << 40);
-    let words = ["GET", "POST", "connection", "refused", "déjà", "took", "upstream", "42ms"];
+    let words = [
+        "GET",
+        "POST",
+        "connection",
+        "refused",
+        "déjà",
+        "took",
+        "upstream",
+        "42ms",
+    ];
     let mut text = format!("{} {};", needle(run, stream, number), word(stream, number));
     for _ in 0..random.random_range(0..30) {
         text.push(' ');
@@ -133,7 +142,10 @@ fn needle(run: u64, stream: &str, number: usize) -> String {
 
 /// A word of letters alone, unlike a number found by the index of words.
 fn word(stream: &str, number: usize) -> String {
-    let letters = stream.bytes().filter(u8::is_ascii_lowercase).map(char::from);
+    let letters = stream
+        .bytes()
+        .filter(u8::is_ascii_lowercase)
+        .map(char::from);
     let mut word: String = letters.collect();
     let mut rest = number;
     for _ in 0..5 {
@@ -226,32 +238,44 @@ impl Run {
             if sent.is_empty() {
                 continue;
             }
-            let parts = sent.iter().map(|(at, _)| &self.streams[*at].name).zip(&lines);
-            let (body, kind, coding) = if encoding == 0 {
-                let streams: Vec<_> = parts
-                    .map(|(name, lines)| {
-                        let labels = format!("{{job=\"crash\", stream=\"{name}\"}}");
-                        (labels, lines.iter().map(|(at, l)| (*at, l.as_bytes())).collect())
-                    })
-                    .collect();
-                (loki_protobuf(&streams), "application/x-protobuf", "")
-            } else {
-                let streams: Vec<_> = parts
+            let parts = sent
+                .iter()
+                .map(|(at, _)| &self.streams[*at].name)
+                .zip(&lines);
+            let (body, kind, coding) =
+                if encoding == 0 {
+                    let streams: Vec<_> = parts
+                        .map(|(name, lines)| {
+                            let labels = format!("{{job=\"crash\", stream=\"{name}\"}}");
+                            (
+                                labels,
+                                lines.iter().map(|(at, l)| (*at, l.as_bytes())).collect(),
+                            )
+                        })
+                        .collect();
+                    (loki_protobuf(&streams), "application/x-protobuf", "")
+                } else {
+                    let streams: Vec<_> = parts
                     .map(|(name, lines)| {
                         let values: Vec<_> =
                             lines.iter().map(|(at, line)| json!([at.to_string(), line])).collect();
                         json!({ "stream": { "job": "crash", "stream": name }, "values": values })
                     })
                     .collect();
-                let body = json!({ "streams": streams }).to_string().into_bytes();
-                match encoding {
-                    1 => (body, "application/json", ""),
-                    _ => (gzip(&body), "application/json", "gzip"),
-                }
-            };
+                    let body = json!({ "streams": streams }).to_string().into_bytes();
+                    match encoding {
+                        1 => (body, "application/json", ""),
+                        _ => (gzip(&body), "application/json", "gzip"),
+                    }
+                };
             let headers = [("Content-Type", kind), ("Content-Encoding", coding)];
             let url = format!("http://{address}/loki/api/v1/push");
-            if self.post(&agent, &url, &headers[..1 + usize::from(!coding.is_empty())], &body) {
+            if self.post(
+                &agent,
+                &url,
+                &headers[..1 + usize::from(!coding.is_empty())],
+                &body,
+            ) {
                 for (at, numbers) in sent {
                     locked(&self.streams[at].ledger).acknowledged[numbers].fill(true);
                 }
@@ -275,13 +299,21 @@ impl Run {
                 first..acknowledged.len()
             };
             let start = now();
-            let spans: Vec<SentSpan> =
-                first.clone().flat_map(|n| spans_of(self.id, service, n, start)).collect();
+            let spans: Vec<SentSpan> = first
+                .clone()
+                .flat_map(|n| spans_of(self.id, service, n, start))
+                .collect();
             let url = format!("http://{address}/v1/traces");
             let (body, kind) = if service.number == 0 {
-                (otlp_json(&service.name, &spans).to_string().into_bytes(), "application/json")
+                (
+                    otlp_json(&service.name, &spans).to_string().into_bytes(),
+                    "application/json",
+                )
             } else {
-                (otlp_protobuf(&service.name, &spans), "application/x-protobuf")
+                (
+                    otlp_protobuf(&service.name, &spans),
+                    "application/x-protobuf",
+                )
             };
             if self.post(&agent, &url, &[("Content-Type", kind)], &body) {
                 locked(&service.acknowledged)[first].fill(true);
@@ -321,7 +353,12 @@ impl Run {
     }
 
     /// Compares a stream with what was sent. `complete`: what is acknowledged must be there.
-    fn check_stream(&self, appliance: &Appliance, stream: &LogStream, complete: bool) -> Vec<Finding> {
+    fn check_stream(
+        &self,
+        appliance: &Appliance,
+        stream: &LogStream,
+        complete: bool,
+    ) -> Vec<Finding> {
         let acknowledged = locked(&stream.ledger).acknowledged.clone();
         let lines = appliance.lines(&format!("{{job=\"crash\",stream=\"{}\"}}", stream.name));
         let sent = locked(&stream.ledger).acknowledged.len();
@@ -354,8 +391,11 @@ impl Run {
 
     /// By scan; while senders go on.
     fn check_logs(&self, appliance: &Appliance) -> Vec<Finding> {
-        let mut findings: Vec<Finding> =
-            self.streams.iter().flat_map(|s| self.check_stream(appliance, s, true)).collect();
+        let mut findings: Vec<Finding> = self
+            .streams
+            .iter()
+            .flat_map(|s| self.check_stream(appliance, s, true))
+            .collect();
         findings.extend(self.check_stream(appliance, &self.file, false));
         findings
     }
@@ -367,11 +407,17 @@ impl Run {
             let acknowledged: Vec<usize> = {
                 let ledger = locked(&stream.ledger);
                 let numbers = ledger.acknowledged.iter().enumerate();
-                numbers.filter(|(_, acknowledged)| **acknowledged).map(|(n, _)| n).collect()
+                numbers
+                    .filter(|(_, acknowledged)| **acknowledged)
+                    .map(|(n, _)| n)
+                    .collect()
             };
             for _ in 0..acknowledged.len().min(8) {
                 let number = acknowledged[random.random_range(0..acknowledged.len())];
-                for needle in [needle(self.id, &stream.name, number), word(&stream.name, number)] {
+                for needle in [
+                    needle(self.id, &stream.name, number),
+                    word(&stream.name, number),
+                ] {
                     let query = format!("{{job=\"crash\"}} |= \"{needle}\"");
                     let found = appliance.lines(&query);
                     if found.len() != 1 || found[0].1 != line(self.id, &stream.name, number) {
@@ -390,11 +436,16 @@ impl Run {
         let query = encoded("sum(count_over_time({job=\"crash\"}[3d]))");
         let path = format!("/loki/api/v1/query?query={query}&time={}", now());
         let counted = appliance.get("loki.listen", &path).json();
-        let counted = counted["data"]["result"][0]["value"][1].as_str().unwrap_or("0").to_owned();
+        let counted = counted["data"]["result"][0]["value"][1]
+            .as_str()
+            .unwrap_or("0")
+            .to_owned();
         if counted == scanned.to_string() {
             return Vec::new();
         }
-        vec![Finding::Index(format!("counted {counted} lines, scanned {scanned}"))]
+        vec![Finding::Index(format!(
+            "counted {counted} lines, scanned {scanned}"
+        ))]
     }
 
     /// Traces by id: `some` of them, or all.
@@ -409,7 +460,9 @@ impl Run {
             let acknowledged = locked(&service.acknowledged).clone();
             let numbers: Vec<usize> = match some {
                 Some(_) if acknowledged.is_empty() => Vec::new(),
-                Some(n) => (0..n).map(|_| random.random_range(0..acknowledged.len())).collect(),
+                Some(n) => (0..n)
+                    .map(|_| random.random_range(0..acknowledged.len()))
+                    .collect(),
                 None => (0..acknowledged.len()).collect(),
             };
             for number in numbers {
@@ -423,7 +476,10 @@ impl Run {
                     continue;
                 }
                 let trace = answer.json();
-                let spans = trace["data"][0]["spans"].as_array().cloned().unwrap_or_default();
+                let spans = trace["data"][0]["spans"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
                 let mut found: Vec<&str> =
                     spans.iter().filter_map(|s| s["spanID"].as_str()).collect();
                 found.sort_unstable();
@@ -448,25 +504,37 @@ impl Run {
             assert_eq!(answer.status, 200, "{query}: {}", answer.text());
             let answer = answer.json();
             let traces = answer["data"].as_array().expect("traces");
-            traces.iter().map(|t| t["traceID"].as_str().expect("an id").to_owned()).collect()
+            traces
+                .iter()
+                .map(|t| t["traceID"].as_str().expect("an id").to_owned())
+                .collect()
         };
         for service in &self.services {
             let acknowledged = locked(&service.acknowledged).clone();
             let mut all: HashMap<String, usize> = HashMap::new();
-            for id in search(&format!("service={}&limit=1000000&lookback=2d", service.name)) {
+            for id in search(&format!(
+                "service={}&limit=1000000&lookback=2d",
+                service.name
+            )) {
                 *all.entry(id).or_default() += 1;
             }
             for (number, acknowledged) in acknowledged.iter().enumerate() {
                 let id = format!("{:032x}", trace_id(self.id, service.number, number));
                 match all.remove(&id) {
                     None if *acknowledged => {
-                        findings.push(Finding::Lost(format!("{} {number} by search", service.name)));
+                        findings.push(Finding::Lost(format!(
+                            "{} {number} by search",
+                            service.name
+                        )));
                     }
                     None | Some(1) => {}
                     Some(n) => findings.push(Finding::OutOfOrder(format!("{id}: {n} times"))),
                 }
             }
-            findings.extend(all.into_keys().map(|id| Finding::NotSent(format!("trace {id}"))));
+            findings.extend(
+                all.into_keys()
+                    .map(|id| Finding::NotSent(format!("trace {id}"))),
+            );
             for _ in 0..acknowledged.len().min(20) {
                 let number = random.random_range(0..acknowledged.len());
                 if !acknowledged[number] {
@@ -490,7 +558,9 @@ impl Run {
 }
 
 fn seed() -> u64 {
-    let given = std::env::var("SEED").ok().map(|s| s.parse().expect("SEED is a number"));
+    let given = std::env::var("SEED")
+        .ok()
+        .map(|s| s.parse().expect("SEED is a number"));
     given.unwrap_or_else(|| now() as u64 % 1_000_000_000)
 }
 
@@ -510,7 +580,13 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
         ))
     });
     // What dying in the middle of something says, here and at the next start.
-    for expected in ["panic", "RUST_BACKTRACE", "fatal: ", "flush failed", "cut a torn record"] {
+    for expected in [
+        "panic",
+        "RUST_BACKTRACE",
+        "fatal: ",
+        "flush failed",
+        "cut a torn record",
+    ] {
         appliance.expect_log(expected);
     }
     let stream = |name: &str, shift| LogStream {
@@ -549,8 +625,12 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
     spawn(Box::new(|run, seed| run.push_lines(&[2], 0, seed)));
     spawn(Box::new(|run, seed| run.push_lines(&[3, 4], 1, seed)));
     spawn(Box::new(|run, seed| run.push_lines(&[5], 2, seed)));
-    spawn(Box::new(|run, seed| run.export_spans(&run.services[0], seed)));
-    spawn(Box::new(|run, seed| run.export_spans(&run.services[1], seed)));
+    spawn(Box::new(|run, seed| {
+        run.export_spans(&run.services[0], seed)
+    }));
+    spawn(Box::new(|run, seed| {
+        run.export_spans(&run.services[1], seed)
+    }));
     let followed = logs.join("followed.log");
     spawn(Box::new(move |run, seed| run.write_file(&followed, seed)));
     if plan.flushes {
@@ -571,7 +651,11 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
             n => points[random.random_range(0..n)],
         };
         appliance.set_fail_points(&format!("{};{point}", plan.always));
-        let durability = if random.random_bool(0.5) { "\"sync\"" } else { "\"flush\"" };
+        let durability = if random.random_bool(0.5) {
+            "\"sync\""
+        } else {
+            "\"flush\""
+        };
         appliance.change(|setup| setup.set("storage.durability", durability));
         if let Err(why) = appliance.try_start() {
             assert!(point.contains("panic"), "{why}");
@@ -584,7 +668,9 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
             findings.extend(run.check_logs(&appliance));
             findings.extend(run.check_traces(&appliance, Some(50), &mut random));
         }
-        std::thread::sleep(Duration::from_millis(random.random_range(plan.alive.0..plan.alive.1)));
+        std::thread::sleep(Duration::from_millis(
+            random.random_range(plan.alive.0..plan.alive.1),
+        ));
         if appliance.kill() {
             kills += 1;
         } else {
@@ -604,10 +690,15 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
     if findings.is_empty() {
         let written = locked(&run.file.ledger).acknowledged.len();
         let begun = std::time::Instant::now();
-        while appliance.lines("{stream=\"file\"}").len() < written && begun.elapsed() < PATIENCE / 3 {
+        while appliance.lines("{stream=\"file\"}").len() < written && begun.elapsed() < PATIENCE / 3
+        {
             std::thread::sleep(Duration::from_millis(100));
         }
-        for round in ["in heads and chunks", "in chunks alone", "after a graceful stop"] {
+        for round in [
+            "in heads and chunks",
+            "in chunks alone",
+            "after a graceful stop",
+        ] {
             let mut found = run.check_logs(&appliance);
             found.extend(run.check_stream(&appliance, &run.file, true));
             // By search all, every time.
@@ -633,21 +724,33 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
     assert!(complaints.is_empty(), "senders were told: {complaints:?}");
     let lines = run.streams.iter().chain([&run.file]);
     let lines: usize = lines.map(|s| locked(&s.ledger).acknowledged.len()).sum();
-    let traces: usize = run.services.iter().map(|s| locked(&s.acknowledged).len()).sum();
+    let traces: usize = run
+        .services
+        .iter()
+        .map(|s| locked(&s.acknowledged).len())
+        .sum();
     eprintln!(
         "crash: {kills} kills and {deaths} deaths by fail point, {lines} lines and {traces} traces \
          in {} pushes",
         run.pushes.load(Ordering::Relaxed),
     );
     if !findings.is_empty() {
-        eprintln!("crash: {} findings, such as {:?}", findings.len(), &findings[..findings.len().min(20)]);
+        eprintln!(
+            "crash: {} findings, such as {:?}",
+            findings.len(),
+            &findings[..findings.len().min(20)]
+        );
     }
     findings
 }
 
 /// How much longer SLOW=1 takes.
 fn times() -> usize {
-    if std::env::var_os("SLOW").is_some_and(|v| v != "0") { 10 } else { 1 }
+    if std::env::var_os("SLOW").is_some_and(|v| v != "0") {
+        10
+    } else {
+        1
+    }
 }
 
 #[test]
@@ -677,7 +780,10 @@ fn what_was_acknowledged_survives_ends_in_the_middle_of_any_step() {
 }
 
 fn lost(findings: &[Finding]) -> usize {
-    findings.iter().filter(|f| matches!(f, Finding::Lost(_))).count()
+    findings
+        .iter()
+        .filter(|f| matches!(f, Finding::Lost(_)))
+        .count()
 }
 
 #[test]

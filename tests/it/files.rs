@@ -15,7 +15,9 @@ fn setup() -> (Appliance, PathBuf) {
     let glob = logs.join("*.log");
     appliance.change(|setup| {
         let table = format!("[[files]]\npaths = [{glob:?}]\nlabels = {{ job = \"files\" }}\n");
-        setup.table(&table).set("loki.limits.max_entries_limit_per_query", 1_000_000)
+        setup
+            .table(&table)
+            .set("loki.limits.max_entries_limit_per_query", 1_000_000)
     });
     (appliance, logs)
 }
@@ -30,7 +32,11 @@ struct Logger {
 impl Logger {
     fn new(path: PathBuf) -> Self {
         let file = open(&path);
-        Self { path, file, next: 0 }
+        Self {
+            path,
+            file,
+            next: 0,
+        }
     }
 
     fn log(&mut self, lines: usize) {
@@ -45,7 +51,11 @@ impl Logger {
     }
 
     fn name(&self) -> String {
-        self.path.file_name().expect("a name").to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned()
     }
 
     fn reopen(&mut self) {
@@ -54,7 +64,11 @@ impl Logger {
 }
 
 fn open(path: &Path) -> File {
-    OpenOptions::new().create(true).append(true).open(path).expect("a log file")
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("a log file")
 }
 
 fn pause(milliseconds: u64) {
@@ -66,10 +80,15 @@ fn pause(milliseconds: u64) {
 fn arrives(appliance: &Appliance, logger: &Logger) {
     let query = format!("{{job=\"files\",filename={:?}}}", logger.path);
     let lines = || -> Vec<String> {
-        appliance.lines(&query).into_iter().map(|(_, line)| line).collect()
+        appliance
+            .lines(&query)
+            .into_iter()
+            .map(|(_, line)| line)
+            .collect()
     };
-    let wanted: Vec<String> =
-        (0..logger.next).map(|n| format!("line {n} of {}", logger.name())).collect();
+    let wanted: Vec<String> = (0..logger.next)
+        .map(|n| format!("line {n} of {}", logger.name()))
+        .collect();
     let begun = std::time::Instant::now();
     while lines().len() < wanted.len() && begun.elapsed() < Duration::from_secs(10) {
         pause(50);
@@ -177,7 +196,11 @@ fn a_new_file_is_seen_within_a_second() {
         (!appliance.lines("{job=\"files\"}").is_empty()).then_some(())
     });
     // Half a second of grace for a busy machine.
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
@@ -214,8 +237,9 @@ fn positions_survive_stops_and_kills_and_what_happens_meanwhile() {
     arrives(&appliance, &steady);
     // What was rotated while nobody looked may come under the name it had when it was
     // found; its lines are each there once all the same.
-    let wanted: std::collections::BTreeSet<String> =
-        (0..rotated.next).map(|n| format!("line {n} of rotated.log")).collect();
+    let wanted: std::collections::BTreeSet<String> = (0..rotated.next)
+        .map(|n| format!("line {n} of rotated.log"))
+        .collect();
     let found = || -> Vec<String> {
         let lines = appliance.lines("{job=\"files\",filename!~\".*steady.log\"}");
         lines.into_iter().map(|(_, line)| line).collect()
@@ -226,5 +250,8 @@ fn positions_survive_stops_and_kills_and_what_happens_meanwhile() {
     }
     let found = found();
     assert_eq!(found.len(), wanted.len());
-    assert_eq!(found.into_iter().collect::<std::collections::BTreeSet<_>>(), wanted);
+    assert_eq!(
+        found.into_iter().collect::<std::collections::BTreeSet<_>>(),
+        wanted
+    );
 }

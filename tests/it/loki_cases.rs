@@ -638,12 +638,19 @@ fn check_profile(profile: Profile) {
         }
     }
     for (id, why) in NOT_YET {
-        let ours = all().iter().any(|case| case.id == id && case.profile == profile);
+        let ours = all()
+            .iter()
+            .any(|case| case.id == id && case.profile == profile);
         if ours && !failed.iter().any(|(case, _)| case.id == id) {
             told.push(format!("{id}: passes; remove it from NOT_YET ({why})"));
         }
     }
-    assert!(told.is_empty(), "{} differ:\n{}", told.len(), told.join("\n\n"));
+    assert!(
+        told.is_empty(),
+        "{} differ:\n{}",
+        told.len(),
+        told.join("\n\n")
+    );
 }
 
 #[test]

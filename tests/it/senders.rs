@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use watchpost::protocol::wire::opentelemetry::proto::collector::trace::v1::ExportTraceServiceRequest;
 use watchpost::protocol::wire::opentelemetry::proto::common::v1::{AnyValue, KeyValue, any_value};
 use watchpost::protocol::wire::opentelemetry::proto::resource::v1::Resource;
-use watchpost::protocol::wire::opentelemetry::proto::trace::v1::{
-    ResourceSpans, ScopeSpans, Span,
-};
+use watchpost::protocol::wire::opentelemetry::proto::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
 /// A stream of a push: labels as Loki writes them, and entries of time and line.
 pub type PushStream<'a> = (String, Vec<(i64, &'a [u8])>);
@@ -55,7 +53,9 @@ fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
 }
 
 pub fn snappy(bytes: &[u8]) -> Vec<u8> {
-    snap::raw::Encoder::new().compress_vec(bytes).expect("below 4 GiB")
+    snap::raw::Encoder::new()
+        .compress_vec(bytes)
+        .expect("below 4 GiB")
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -80,7 +80,11 @@ pub fn otlp_json(service: &str, spans: &[SentSpan]) -> Value {
     let spans: Vec<Value> = spans
         .iter()
         .map(|s| {
-            let parent = if s.parent == 0 { String::new() } else { format!("{:016x}", s.parent) };
+            let parent = if s.parent == 0 {
+                String::new()
+            } else {
+                format!("{:016x}", s.parent)
+            };
             json!({
                 "traceId": format!("{:032x}", s.trace),
                 "spanId": format!("{:016x}", s.span),
@@ -105,7 +109,9 @@ pub fn otlp_json(service: &str, spans: &[SentSpan]) -> Value {
 pub fn otlp_protobuf(service: &str, spans: &[SentSpan]) -> Vec<u8> {
     let text = |key: &str, value: &str| KeyValue {
         key: key.into(),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.into())) }),
+        value: Some(AnyValue {
+            value: Some(any_value::Value::StringValue(value.into())),
+        }),
     };
     let spans = spans
         .iter()
@@ -124,11 +130,17 @@ pub fn otlp_protobuf(service: &str, spans: &[SentSpan]) -> Vec<u8> {
             ..Span::default()
         })
         .collect();
-    let resource = Resource { attributes: vec![text("service.name", service)], ..Resource::default() };
+    let resource = Resource {
+        attributes: vec![text("service.name", service)],
+        ..Resource::default()
+    };
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(resource),
-            scope_spans: vec![ScopeSpans { spans, ..ScopeSpans::default() }],
+            scope_spans: vec![ScopeSpans {
+                spans,
+                ..ScopeSpans::default()
+            }],
             ..ResourceSpans::default()
         }],
     }

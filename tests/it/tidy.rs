@@ -12,9 +12,34 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("logql", &["model"]),
     ("store", &["model", "runtime", "telemetry"]),
     ("ingest", &["model", "store", "runtime", "telemetry"]),
-    ("query", &["model", "logql", "store", "runtime", "telemetry"]),
-    ("server", &["model", "logql", "protocol", "ingest", "query", "runtime", "telemetry"]),
-    ("source", &["model", "logql", "protocol", "ingest", "query", "runtime", "telemetry"]),
+    (
+        "query",
+        &["model", "logql", "store", "runtime", "telemetry"],
+    ),
+    (
+        "server",
+        &[
+            "model",
+            "logql",
+            "protocol",
+            "ingest",
+            "query",
+            "runtime",
+            "telemetry",
+        ],
+    ),
+    (
+        "source",
+        &[
+            "model",
+            "logql",
+            "protocol",
+            "ingest",
+            "query",
+            "runtime",
+            "telemetry",
+        ],
+    ),
     // The parts' options, and what they are made of.
     ("config", &["source", "telemetry"]),
 ];
@@ -48,7 +73,12 @@ fn sources() -> Vec<Source> {
     collect(&root().join("src"), &mut files);
     files.sort();
     let sources = files.into_iter().filter_map(|file| {
-        let path = file.strip_prefix(root()).expect("below").to_str().expect("UTF-8").to_owned();
+        let path = file
+            .strip_prefix(root())
+            .expect("below")
+            .to_str()
+            .expect("UTF-8")
+            .to_owned();
         let text = std::fs::read_to_string(&file).expect("readable");
         if path.ends_with("/tests.rs") || path.contains("/tests/") {
             return None;
@@ -72,7 +102,10 @@ fn sources() -> Vec<Source> {
         Some(Source { path, lines })
     });
     let sources: Vec<Source> = sources.collect();
-    assert!(sources.iter().map(|s| s.lines.len()).sum::<usize>() > 10_000, "these are not all");
+    assert!(
+        sources.iter().map(|s| s.lines.len()).sum::<usize>() > 10_000,
+        "these are not all"
+    );
     sources
 }
 
@@ -90,7 +123,10 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
 /// `store` of `src/store/kv.rs`, `cli` of `src/cli.rs`.
 fn module(path: &str) -> &str {
     let rest = path.strip_prefix("src/").expect("below src");
-    rest.split('/').next().expect("a name").trim_end_matches(".rs")
+    rest.split('/')
+        .next()
+        .expect("a name")
+        .trim_end_matches(".rs")
 }
 
 /// Modules of ours that a line names by `crate::`, also in groups.
@@ -112,7 +148,9 @@ fn used(line: &str) -> Vec<String> {
                         '{' => depth += 1,
                         '}' if depth == 0 => break,
                         '}' => depth -= 1,
-                        ',' if depth == 0 => found.push(identifier(std::mem::take(&mut item).trim())),
+                        ',' if depth == 0 => {
+                            found.push(identifier(std::mem::take(&mut item).trim()))
+                        }
                         _ => {}
                     }
                     if c != ',' || depth > 0 {
@@ -128,7 +166,9 @@ fn used(line: &str) -> Vec<String> {
 }
 
 fn identifier(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    text.chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
 }
 
 #[test]
@@ -137,7 +177,10 @@ fn modules_use_only_what_they_may() {
     for source in sources() {
         let ours = module(&source.path);
         let Some((_, may)) = MAY_USE.iter().find(|(name, _)| *name == ours) else {
-            assert!(matches!(ours, "app" | "cli" | "lib" | "main"), "{ours} is in no table");
+            assert!(
+                matches!(ours, "app" | "cli" | "lib" | "main"),
+                "{ours} is in no table"
+            );
             continue;
         };
         for (number, line) in &source.lines {
@@ -156,8 +199,14 @@ fn modules_use_only_what_they_may() {
 #[test]
 fn uses_are_read_as_the_compiler_does() {
     assert_eq!(used("use crate::model::{Labels, Day};"), ["model"]);
-    assert_eq!(used("use crate::{model, store::kv::Kv, query::{a, b}};"), ["model", "store", "query"]);
-    assert_eq!(used("pub(crate) fn x(a: &crate::store::Store) -> crate::model::Day {"), ["store", "model"]);
+    assert_eq!(
+        used("use crate::{model, store::kv::Kv, query::{a, b}};"),
+        ["model", "store", "query"]
+    );
+    assert_eq!(
+        used("pub(crate) fn x(a: &crate::store::Store) -> crate::model::Day {"),
+        ["store", "model"]
+    );
     assert_eq!(used("$crate::x, my_crate::y"), [""; 0]);
 }
 
@@ -188,9 +237,7 @@ fn engines_and_frameworks_stay_in_their_modules() {
 fn what_is_synchronous_stays_so() {
     let mut wrong = Vec::new();
     for source in sources() {
-        if !SYNCHRONOUS.contains(&module(&source.path))
-            || ASYNC_ALLOWED.contains(&&*source.path)
-        {
+        if !SYNCHRONOUS.contains(&module(&source.path)) || ASYNC_ALLOWED.contains(&&*source.path) {
             continue;
         }
         for (number, line) in &source.lines {
@@ -204,9 +251,16 @@ fn what_is_synchronous_stays_so() {
 
 #[test]
 fn paths_that_the_documents_name_exist() {
-    let tops = ["src/", "tests/", "docs/", "benches/", "fuzz/", "proto/", "systemd/"];
+    let tops = [
+        "src/", "tests/", "docs/", "benches/", "fuzz/", "proto/", "systemd/",
+    ];
     let mut wrong = Vec::new();
-    for document in ["docs/architecture.md", "README.md", "docs/operating.md", "docs/compatibility.md"] {
+    for document in [
+        "docs/architecture.md",
+        "README.md",
+        "docs/operating.md",
+        "docs/compatibility.md",
+    ] {
         let Ok(text) = std::fs::read_to_string(root().join(document)) else {
             continue;
         };

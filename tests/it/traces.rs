@@ -19,14 +19,25 @@ struct Captured {
 }
 
 /// Those of Zipkin wait for their door.
-const THRIFT: [&str; 6] = ["go-http", "go-traefik64", "go-types", "node-http", "node-udp", "py-udp"];
+const THRIFT: [&str; 6] = [
+    "go-http",
+    "go-traefik64",
+    "go-types",
+    "node-http",
+    "node-udp",
+    "py-udp",
+];
 const OTLP: [&str; 2] = ["pyotlp-plain", "nodeotel-otlp-json"];
 
 fn captured(name: &'static str) -> Captured {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jaeger/captured");
     let body = std::fs::read(dir.join(format!("{name}.bin"))).expect("a payload");
     let about = std::fs::read(dir.join(format!("{name}.json"))).expect("its description");
-    Captured { name, body, about: serde_json::from_slice(&about).expect("JSON") }
+    Captured {
+        name,
+        body,
+        about: serde_json::from_slice(&about).expect("JSON"),
+    }
 }
 
 /// Sends it where it was sent.
@@ -55,14 +66,22 @@ fn send(appliance: &Appliance, captured: &Captured) {
         .collect();
     let path = to["path"].as_str().expect("a path");
     let answer = appliance.post(key, path, &headers, &captured.body);
-    assert!(answer.status < 300, "{}: {} {}", captured.name, answer.status, answer.text());
+    assert!(
+        answer.status < 300,
+        "{}: {} {}",
+        captured.name,
+        answer.status,
+        answer.text()
+    );
 }
 
 /// A tag as `key type value`, whichever JSON it stood in.
 fn tag(tag: &Value) -> String {
     let (mut kind, value) = (tag["type"].as_str().expect("a type"), &tag["value"]);
     let text = match kind {
-        "int64" => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        "int64" => value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned),
         "float64" => value.as_f64().expect("a number").to_string(),
         "bool" => value.as_bool().expect("a bool").to_string(),
         _ => {
@@ -87,22 +106,31 @@ fn tag(tag: &Value) -> String {
 /// Sorted, without what says how a span reached us.
 fn tags(list: &Value) -> Vec<String> {
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
-    let mut tags: Vec<String> =
-        list.iter().map(tag).filter(|t| !t.starts_with("internal.span.format ")).collect();
+    let mut tags: Vec<String> = list
+        .iter()
+        .map(tag)
+        .filter(|t| !t.starts_with("internal.span.format "))
+        .collect();
     tags.sort();
     tags
 }
 
 fn logs(list: &Value) -> Vec<String> {
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
-    let mut logs: Vec<String> =
-        list.iter().map(|log| format!("{} {:?}", log["timestamp"], tags(&log["fields"]))).collect();
+    let mut logs: Vec<String> = list
+        .iter()
+        .map(|log| format!("{} {:?}", log["timestamp"], tags(&log["fields"])))
+        .collect();
     logs.sort();
     logs
 }
 
 /// All that is compared of a span, as text that reads well in a failure.
-fn describe(span: &Value, process: &Value, references: Vec<String>) -> BTreeMap<&'static str, String> {
+fn describe(
+    span: &Value,
+    process: &Value,
+    references: Vec<String>,
+) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("operation", span["operationName"].to_string()),
         ("start", span["startTime"].to_string()),
@@ -130,8 +158,11 @@ fn references(span: &Value) -> Vec<String> {
 fn fetch(appliance: &Appliance, trace: &str, spans: usize) -> Value {
     appliance.wait(trace, || {
         let answer = appliance.get("jaeger.query.http", &format!("/api/traces/{trace}"));
-        (answer.status == 200).then(|| answer.json())
-            .filter(|a| a["data"][0]["spans"].as_array().is_some_and(|s| s.len() >= spans))
+        (answer.status == 200).then(|| answer.json()).filter(|a| {
+            a["data"][0]["spans"]
+                .as_array()
+                .is_some_and(|s| s.len() >= spans)
+        })
     })
 }
 
@@ -139,7 +170,10 @@ fn check_thrift(appliance: &Appliance, captured: &Captured) {
     let decoded = &captured.about["decoded"];
     let mut by_trace: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for span in decoded["spans"].as_array().expect("spans") {
-        by_trace.entry(span["traceID"].as_str().expect("an id")).or_default().push(span);
+        by_trace
+            .entry(span["traceID"].as_str().expect("an id"))
+            .or_default()
+            .push(span);
     }
     for (trace, spans) in by_trace {
         let answer = fetch(appliance, trace, spans.len());
@@ -173,7 +207,12 @@ fn hex_id(id: &Value, bytes: usize) -> String {
     if id.len() == 2 * bytes {
         return id.to_owned();
     }
-    STANDARD.decode(id).expect("base64").iter().map(|b| format!("{b:02x}")).collect()
+    STANDARD
+        .decode(id)
+        .expect("base64")
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 fn number(value: &Value) -> i64 {
@@ -197,8 +236,10 @@ fn attributes(list: &Value) -> Vec<String> {
                 ("bool", bool.to_string())
             } else {
                 let items = value["arrayValue"]["values"].as_array().expect("an array");
-                let items: Vec<&str> =
-                    items.iter().map(|i| i["stringValue"].as_str().expect("text")).collect();
+                let items: Vec<&str> = items
+                    .iter()
+                    .map(|i| i["stringValue"].as_str().expect("text"))
+                    .collect();
                 ("string", serde_json::to_string(&items).expect("JSON"))
             };
             format!("{key} {kind} {text:?}")
@@ -215,53 +256,89 @@ fn check_otlp(appliance: &Appliance, captured: &Captured) {
         let id = hex_id(&wanted["spanId"], 8);
         let answer = fetch(appliance, &trace, spans.len());
         let data = &answer["data"][0];
-        let found = data["spans"].as_array().expect("spans").iter().find(|s| s["spanID"] == *id);
+        let found = data["spans"]
+            .as_array()
+            .expect("spans")
+            .iter()
+            .find(|s| s["spanID"] == *id);
         let found = found.unwrap_or_else(|| panic!("{}: no span {id}", captured.name));
         let what = format!("{} span {id}", captured.name);
         assert_eq!(found["operationName"], wanted["name"], "{what}");
-        let (start, end) = (number(&wanted["startTimeUnixNano"]), number(&wanted["endTimeUnixNano"]));
+        let (start, end) = (
+            number(&wanted["startTimeUnixNano"]),
+            number(&wanted["endTimeUnixNano"]),
+        );
         assert_eq!(found["startTime"], start / 1000, "{what}");
         assert_eq!(found["duration"], (end - start) / 1000, "{what}");
         let tags = tags(&found["tags"]);
         let mut must = attributes(&wanted["attributes"]);
-        must.push(format!("otel.scope.name string {:?}", scope["scope"]["name"].as_str().expect("text")));
+        must.push(format!(
+            "otel.scope.name string {:?}",
+            scope["scope"]["name"].as_str().expect("text")
+        ));
         match wanted["status"]["code"].as_str() {
             Some("STATUS_CODE_ERROR") => must.push("error bool \"true\"".into()),
             None if wanted["status"]["code"] == 2 => must.push("error bool \"true\"".into()),
             _ => {}
         }
-        if let Some(message) = wanted["status"]["message"].as_str().filter(|m| !m.is_empty()) {
+        if let Some(message) = wanted["status"]["message"]
+            .as_str()
+            .filter(|m| !m.is_empty())
+        {
             must.push(format!("otel.status_description string {message:?}"));
         }
         for tag in must {
             assert!(tags.contains(&tag), "{what}: {tag} is not among {tags:#?}");
         }
         let process = &data["processes"][found["processID"].as_str().expect("an id")];
-        let wanted_service = resource["resource"]["attributes"].as_array().expect("attributes");
-        let wanted_service =
-            wanted_service.iter().find(|a| a["key"] == "service.name").expect("a service");
-        assert_eq!(process["serviceName"], wanted_service["value"]["stringValue"], "{what}");
+        let wanted_service = resource["resource"]["attributes"]
+            .as_array()
+            .expect("attributes");
+        let wanted_service = wanted_service
+            .iter()
+            .find(|a| a["key"] == "service.name")
+            .expect("a service");
+        assert_eq!(
+            process["serviceName"], wanted_service["value"]["stringValue"],
+            "{what}"
+        );
         let process_tags = crate::traces::tags(&process["tags"]);
         for tag in attributes(&resource["resource"]["attributes"]) {
             if !tag.starts_with("service.name ") {
-                assert!(process_tags.contains(&tag), "{what}: {tag} is not among {process_tags:#?}");
+                assert!(
+                    process_tags.contains(&tag),
+                    "{what}: {tag} is not among {process_tags:#?}"
+                );
             }
         }
         let events = wanted["events"].as_array().map_or(&[][..], Vec::as_slice);
         let logs = found["logs"].as_array().expect("logs");
         assert_eq!(logs.len(), events.len(), "{what}");
         for (event, log) in events.iter().zip(logs) {
-            assert_eq!(log["timestamp"], number(&event["timeUnixNano"]) / 1000, "{what}");
+            assert_eq!(
+                log["timestamp"],
+                number(&event["timeUnixNano"]) / 1000,
+                "{what}"
+            );
             let fields = crate::traces::tags(&log["fields"]);
             let mut must = attributes(&event["attributes"]);
-            must.push(format!("event string {:?}", event["name"].as_str().expect("text")));
+            must.push(format!(
+                "event string {:?}",
+                event["name"].as_str().expect("text")
+            ));
             for field in must {
-                assert!(fields.contains(&field), "{what}: {field} is not among {fields:#?}");
+                assert!(
+                    fields.contains(&field),
+                    "{what}: {field} is not among {fields:#?}"
+                );
             }
         }
         let references = references(found);
         match wanted["parentSpanId"].as_str().filter(|p| !p.is_empty()) {
-            None => assert!(!references.iter().any(|r| r.starts_with("CHILD_OF")), "{what}"),
+            None => assert!(
+                !references.iter().any(|r| r.starts_with("CHILD_OF")),
+                "{what}"
+            ),
             Some(_) => {
                 let parent = hex_id(&wanted["parentSpanId"], 8);
                 let wanted = format!("CHILD_OF {trace} {parent}");
@@ -297,9 +374,23 @@ fn what_real_senders_sent_arrives_with_all_that_was_in_it() {
         }
     }
     let services = appliance.get("jaeger.query.http", "/api/services").json();
-    let services: Vec<&str> =
-        services["data"].as_array().expect("names").iter().filter_map(Value::as_str).collect();
-    for service in ["node-svc", "otel-node", "py-otlp", "py-svc", "svc-types", "traefik"] {
-        assert!(services.contains(&service), "{service} is not among {services:?}");
+    let services: Vec<&str> = services["data"]
+        .as_array()
+        .expect("names")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    for service in [
+        "node-svc",
+        "otel-node",
+        "py-otlp",
+        "py-svc",
+        "svc-types",
+        "traefik",
+    ] {
+        assert!(
+            services.contains(&service),
+            "{service} is not among {services:?}"
+        );
     }
 }

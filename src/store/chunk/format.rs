@@ -72,9 +72,15 @@ pub fn decompress_frame(frame: &[u8], limit: usize, out: &mut Vec<u8>) -> Result
             Some(decompressor) => decompressor,
             None => slot.insert(zstd::bulk::Decompressor::new().map_err(|e| e.to_string())?),
         };
-        decompressor.decompress_to_buffer(frame, out).map_err(|e| e.to_string())
+        decompressor
+            .decompress_to_buffer(frame, out)
+            .map_err(|e| e.to_string())
     })?;
-    if out.len() == size { Ok(()) } else { Err("frame is shorter than it says".into()) }
+    if out.len() == size {
+        Ok(())
+    } else {
+        Err("frame is shorter than it says".into())
+    }
 }
 
 /// Encodes lines, which are sorted by time.
@@ -144,7 +150,10 @@ pub struct ChunkReader<'a> {
 impl<'a> ChunkReader<'a> {
     /// Verifies checksum and header.
     pub fn new(bytes: &'a [u8]) -> Result<Self, String> {
-        let body = bytes.len().checked_sub(TRAILER).filter(|len| *len >= HEADER);
+        let body = bytes
+            .len()
+            .checked_sub(TRAILER)
+            .filter(|len| *len >= HEADER);
         let (body, sum) = bytes.split_at(body.ok_or("chunk is too short")?);
         if sum != xxh3_64(body).to_le_bytes() {
             return Err("chunk checksum is wrong".into());
@@ -153,7 +162,8 @@ impl<'a> ChunkReader<'a> {
             return Err(format!("chunk version {}, expected {VERSION}", body[0]));
         }
         let mut r = Reader::new(&body[1..]);
-        let mut number = || -> Result<usize, String> { Ok(u32::from_le_bytes(r.array()?) as usize) };
+        let mut number =
+            || -> Result<usize, String> { Ok(u32::from_le_bytes(r.array()?) as usize) };
         let (lines, text_bytes) = (number()?, number()?);
         let sizes = [number()?, number()?, number()?, number()?];
         let times = r.bytes(sizes[0])?;
@@ -163,7 +173,14 @@ impl<'a> ChunkReader<'a> {
         if r.remaining() != 0 || text_bytes > MAX_TEXT || lines > text_bytes {
             return Err("chunk header does not fit its frames".into());
         }
-        Ok(Self { lines, text_bytes, times, lengths, metadata, text })
+        Ok(Self {
+            lines,
+            text_bytes,
+            times,
+            lengths,
+            metadata,
+            text,
+        })
     }
 
     /// Number of lines.
@@ -182,7 +199,11 @@ impl<'a> ChunkReader<'a> {
     /// All lines' text, each line followed by `\n`.
     pub fn text(&self, out: &mut Vec<u8>) -> Result<(), String> {
         decompress_frame(self.text, self.text_bytes, out)?;
-        if out.len() == self.text_bytes { Ok(()) } else { Err("text has another length".into()) }
+        if out.len() == self.text_bytes {
+            Ok(())
+        } else {
+            Err("text has another length".into())
+        }
     }
 
     /// All lines' times.
@@ -217,7 +238,11 @@ impl<'a> ChunkReader<'a> {
             out.push(end as u32);
             start = end + 1;
         }
-        if start == self.text_bytes as u64 { Ok(()) } else { Err("lengths and text differ".into()) }
+        if start == self.text_bytes as u64 {
+            Ok(())
+        } else {
+            Err("lengths and text differ".into())
+        }
     }
 
     /// Per line the index of its metadata (empty when no line has any), and the sets.
@@ -264,12 +289,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn block() -> impl Strategy<Value = LineBlock> {
-        let line = (any::<i64>(), proptest::collection::vec(any::<u8>(), 0..40), 0u8..4);
+        let line = (
+            any::<i64>(),
+            proptest::collection::vec(any::<u8>(), 0..40),
+            0u8..4,
+        );
         proptest::collection::vec(line, 0..50).prop_map(|lines| {
             let mut block = LineBlock::default();
             for (at, line, metadata) in lines {
-                let set: Option<Metadata> =
-                    (metadata > 1).then(|| Arc::from(vec![("n".into(), metadata.to_string().into())]));
+                let set: Option<Metadata> = (metadata > 1)
+                    .then(|| Arc::from(vec![("n".into(), metadata.to_string().into())]));
                 block.push(at >> (metadata * 8), &line, set.as_ref());
             }
             block.sort_by_time();

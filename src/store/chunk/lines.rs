@@ -72,7 +72,12 @@ impl LineBlock {
         if !self.metadata.is_empty() || !other.metadata.is_empty() {
             let base = self.sets.len() as u32;
             self.metadata.resize(self.at.len(), 0);
-            self.metadata.extend(other.metadata.iter().map(|n| if *n == 0 { 0 } else { n + base }));
+            self.metadata.extend(
+                other
+                    .metadata
+                    .iter()
+                    .map(|n| if *n == 0 { 0 } else { n + base }),
+            );
             self.sets.extend_from_slice(&other.sets);
         }
         let base = self.text.len() as u32;
@@ -118,8 +123,12 @@ impl LineBlock {
 
     /// Memory that it holds, bytes.
     pub fn memory(&self) -> usize {
-        let sets: usize =
-            self.sets.iter().flat_map(|s| s.iter()).map(|(n, v)| n.len() + v.len() + 64).sum();
+        let sets: usize = self
+            .sets
+            .iter()
+            .flat_map(|s| s.iter())
+            .map(|(n, v)| n.len() + v.len() + 64)
+            .sum();
         self.text.capacity()
             + self.at.capacity() * size_of::<i64>()
             + (self.ends.capacity() + self.metadata.capacity()) * size_of::<u32>()
@@ -130,7 +139,11 @@ impl LineBlock {
 /// The `index`-th line of a buffer laid out as L1 says.
 #[inline]
 pub fn line_of<'a>(text: &'a [u8], ends: &[u32], index: usize) -> &'a [u8] {
-    let start = if index == 0 { 0 } else { ends[index - 1] as usize + 1 };
+    let start = if index == 0 {
+        0
+    } else {
+        ends[index - 1] as usize + 1
+    };
     &text[start..ends[index] as usize]
 }
 
@@ -179,6 +192,9 @@ mod tests {
         let mut plain = LineBlock::default();
         plain.push(0, b"p", None);
         plain.append(&all);
-        assert_eq!((plain.metadata_of(0), plain.metadata_of(2)), (None, Some(&set("1"))));
+        assert_eq!(
+            (plain.metadata_of(0), plain.metadata_of(2)),
+            (None, Some(&set("1")))
+        );
     }
 }

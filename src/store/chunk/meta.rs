@@ -87,7 +87,11 @@ impl Minutes {
             // Verified when the meta was decoded.
             minute = minute.checked_add_unsigned(r.varint().ok()?)?;
             let (lines, bytes) = (r.varint().ok()?, r.varint().ok()?);
-            Some(Minute { start: minute.checked_mul(MINUTE)?, lines, bytes })
+            Some(Minute {
+                start: minute.checked_mul(MINUTE)?,
+                lines,
+                bytes,
+            })
         })
     }
 }
@@ -103,7 +107,11 @@ impl ChunkMeta {
             lines: block.len() as u32,
             line_bytes: block.line_bytes(),
             stored_bytes,
-            flags: if block.metadata.iter().any(|n| *n > 0) { flags | HAS_METADATA } else { flags },
+            flags: if block.metadata.iter().any(|n| *n > 0) {
+                flags | HAS_METADATA
+            } else {
+                flags
+            },
             minutes: Minutes::of(block),
         }
     }
@@ -161,7 +169,17 @@ impl ChunkMeta {
         if sum != u64::from(lines) || max < min {
             return Err("chunk meta contradicts itself".into());
         }
-        Ok(Self { number, stream, min, max, lines, line_bytes, stored_bytes, flags, minutes })
+        Ok(Self {
+            number,
+            stream,
+            min,
+            max,
+            lines,
+            line_bytes,
+            stored_bytes,
+            flags,
+            minutes,
+        })
     }
 }
 
@@ -175,15 +193,24 @@ mod tests {
         for (at, line) in [(-1, "abc"), (0, ""), (59, "d"), (60, "ee"), (60 * 60, "f")] {
             block.push(at * 1_000_000_000, line.as_bytes(), None);
         }
-        let meta = ChunkMeta { number: 9, ..ChunkMeta::of(&block, StreamId(7), 100, 3) };
-        let minutes: Vec<_> =
-            meta.minutes.iter(meta.min).map(|m| (m.start / MINUTE, m.lines, m.bytes)).collect();
+        let meta = ChunkMeta {
+            number: 9,
+            ..ChunkMeta::of(&block, StreamId(7), 100, 3)
+        };
+        let minutes: Vec<_> = meta
+            .minutes
+            .iter(meta.min)
+            .map(|m| (m.start / MINUTE, m.lines, m.bytes))
+            .collect();
         assert_eq!(minutes, [(-1, 2, 3), (0, 2, 3), (59, 1, 1)]);
         assert_eq!(ChunkMeta::decode(9, &meta.encode()), Ok(meta.clone()));
         assert_eq!((meta.lines, meta.line_bytes), (5, 7));
         for len in 0..meta.encode().len() {
             // Cut anywhere it is an error, never a panic, never a different meta.
-            assert_ne!(ChunkMeta::decode(9, &meta.encode()[..len]), Ok(meta.clone()));
+            assert_ne!(
+                ChunkMeta::decode(9, &meta.encode()[..len]),
+                Ok(meta.clone())
+            );
         }
     }
 }

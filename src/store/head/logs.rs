@@ -213,10 +213,20 @@ mod tests {
         let mut oracle = Oracle::new();
         let mut state = 7u64;
         for entry in 0..20_000 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             let at = (state >> 60) as i64 + entry / 500;
             let line = format!("line {}", (state >> 33) % 40);
-            let kept = head.push(at, line.as_bytes(), None, Through { seq: 1, entry: entry as u32 });
+            let kept = head.push(
+                at,
+                line.as_bytes(),
+                None,
+                Through {
+                    seq: 1,
+                    entry: entry as u32,
+                },
+            );
             assert_eq!(kept, oracle.insert((at, line)), "entry {entry}");
         }
         let lines: usize = head.view().iter().map(|b| b.len()).sum();

@@ -230,7 +230,11 @@ impl Analyzer {
         if run.len() - dashes < ID_DIGITS {
             return;
         }
-        minimizers(run, |rank| id_bits(rank).into_iter().for_each(|bit| self.filter.set(bit)));
+        minimizers(run, |rank| {
+            id_bits(rank)
+                .into_iter()
+                .for_each(|bit| self.filter.set(bit))
+        });
         for block in start / 64..=(end - 1) / 64 {
             let base = block * 64;
             let from = start.saturating_sub(base);

@@ -13,8 +13,7 @@ use tantivy::schema::{
 };
 use tantivy::tokenizer::{PreTokenizedString, Token};
 use tantivy::{
-    DocSet, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher,
-    TantivyDocument, Term,
+    DocSet, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyDocument, Term,
 };
 
 use super::needle::{WordDemand, WordPlan};
@@ -39,7 +38,9 @@ impl NumberSet {
     }
 
     pub fn contains(&self, number: u32) -> bool {
-        self.0.get(number as usize / 64).is_some_and(|bits| bits & (1 << (number % 64)) != 0)
+        self.0
+            .get(number as usize / 64)
+            .is_some_and(|bits| bits & (1 << (number % 64)) != 0)
     }
 
     fn union(&mut self, other: &Self) {
@@ -103,15 +104,20 @@ fn schema() -> (Schema, Fields) {
         .set_index_option(IndexRecordOption::Basic)
         .set_fieldnorms(false);
     let number = builder.add_u64_field("number", NumericOptions::default().set_fast());
-    let words =
-        builder.add_text_field("words", TextOptions::default().set_indexing_options(indexing));
+    let words = builder.add_text_field(
+        "words",
+        TextOptions::default().set_indexing_options(indexing),
+    );
     (builder.build(), Fields { number, words })
 }
 
 impl DayIndex {
     /// The index below `dir`, which need not exist yet.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, open: Mutex::new(None) }
+        Self {
+            dir,
+            open: Mutex::new(None),
+        }
     }
 
     /// What is committed, for searching; `None` when there is no index yet.
@@ -138,12 +144,18 @@ impl DayIndex {
 
     /// Adds documents `(number, words)`, a blank between words, and commits; afterwards every chunk below
     /// `indexed_below` is indexed. Those chunks must be flushed (I2).
-    pub fn commit(&self, documents: &[(u32, String)], indexed_below: u32) -> Result<(), StoreError> {
+    pub fn commit(
+        &self,
+        documents: &[(u32, String)],
+        indexed_below: u32,
+    ) -> Result<(), StoreError> {
         let mut open = self.open.lock();
         let opened = self.opened(&mut open)?;
         let failed = |e: tantivy::TantivyError| index_error(&self.dir, &e);
-        let mut writer: tantivy::IndexWriter<TantivyDocument> =
-            opened.index.writer_with_num_threads(1, WRITER_HEAP).map_err(failed)?;
+        let mut writer: tantivy::IndexWriter<TantivyDocument> = opened
+            .index
+            .writer_with_num_threads(1, WRITER_HEAP)
+            .map_err(failed)?;
         writer.set_merge_policy(Box::new(NoMergePolicy));
         for (number, words) in documents {
             let mut document = TantivyDocument::default();
@@ -197,9 +209,15 @@ impl DayIndex {
                 .reload_policy(ReloadPolicy::Manual)
                 .try_into()
                 .map_err(failed)?;
-            *slot = Some(Opened { index, reader, fields, indexed_below });
+            *slot = Some(Opened {
+                index,
+                reader,
+                fields,
+                indexed_below,
+            });
         }
-        slot.as_mut().ok_or_else(|| StoreError::Index("is not open".into()))
+        slot.as_mut()
+            .ok_or_else(|| StoreError::Index("is not open".into()))
     }
 }
 
@@ -262,7 +280,9 @@ impl IndexView {
                 .u64("number")
                 .map_err(|e| failed(&e))?
                 .first_or_default_col(0);
-            let words = segment.inverted_index(self.fields.words).map_err(|e| failed(&e))?;
+            let words = segment
+                .inverted_index(self.fields.words)
+                .map_err(|e| failed(&e))?;
             let mut collect = |term: &tantivy::postings::TermInfo| -> Result<(), StoreError> {
                 let mut postings = words
                     .read_postings_from_terminfo(term, IndexRecordOption::Basic)
@@ -334,7 +354,10 @@ fn tokens(words: &str) -> PreTokenizedString {
             position_length: 1,
         });
     }
-    PreTokenizedString { text: String::new(), tokens }
+    PreTokenizedString {
+        text: String::new(),
+        tokens,
+    }
 }
 
 /// The first key after all keys that begin with `prefix`.
@@ -355,7 +378,10 @@ mod tests {
     use super::*;
 
     fn word(demand: WordDemand) -> WordPlan {
-        WordPlan::Word { demand, folded: false }
+        WordPlan::Word {
+            demand,
+            folded: false,
+        }
     }
 
     #[test]
@@ -365,8 +391,18 @@ mod tests {
         assert!(index.view().unwrap().is_none());
         for round in 0..20u32 {
             let documents = vec![
-                (round * 2, format!("common timeout word{}", (b'a' + round as u8) as char)),
-                (round * 2 + 1, if round == 3 { OVERFLOW_TERM.to_owned() } else { "other".to_owned() }),
+                (
+                    round * 2,
+                    format!("common timeout word{}", (b'a' + round as u8) as char),
+                ),
+                (
+                    round * 2 + 1,
+                    if round == 3 {
+                        OVERFLOW_TERM.to_owned()
+                    } else {
+                        "other".to_owned()
+                    },
+                ),
             ];
             index.commit(&documents, round * 2 + 2).unwrap();
         }
@@ -375,7 +411,10 @@ mod tests {
             assert_eq!(view.indexed_below, 40);
             assert!(view.segments() < MERGE_AT);
             let find = |plan: &WordPlan| {
-                let found = view.search(plan, OVERFLOW_TERM, FOLDS_TERM).unwrap().unwrap();
+                let found = view
+                    .search(plan, OVERFLOW_TERM, FOLDS_TERM)
+                    .unwrap()
+                    .unwrap();
                 (0..60).filter(|n| found.contains(*n)).collect::<Vec<_>>()
             };
             // Chunk 7 is a candidate for every word.

@@ -37,7 +37,11 @@ const ID_BITS: usize = 3;
 pub fn id_bits(rank: u64) -> [u32; ID_BITS] {
     let mixed = (rank ^ (rank >> 32)).wrapping_mul(0xA24B_AED4_963E_E407);
     let bit = |shift: u32| ((mixed >> shift) & ((1 << SCRATCH_LOG2) - 1)) as u32;
-    [bit(64 - SCRATCH_LOG2), bit(64 - 2 * SCRATCH_LOG2), bit(64 - 3 * SCRATCH_LOG2)]
+    [
+        bit(64 - SCRATCH_LOG2),
+        bit(64 - 2 * SCRATCH_LOG2),
+        bit(64 - 3 * SCRATCH_LOG2),
+    ]
 }
 
 /// Calls `found` with the rank of every minimizer of an id run: of every nine neighbouring

@@ -51,10 +51,21 @@ pub fn list_segments(dir: &Path) -> Result<Vec<Segment>, StoreError> {
     for file in files {
         let file = file.map_err(|e| StoreError::io(dir, "list", e))?;
         let name = file.file_name();
-        let Some(first_seq) = name.to_str().and_then(|n| n.strip_suffix(".wpj")) else { continue };
-        let Ok(first_seq) = first_seq.parse() else { continue };
-        let bytes = file.metadata().map_err(|e| StoreError::io(dir, "list", e))?.len();
-        segments.push(Segment { first_seq, path: file.path(), bytes });
+        let Some(first_seq) = name.to_str().and_then(|n| n.strip_suffix(".wpj")) else {
+            continue;
+        };
+        let Ok(first_seq) = first_seq.parse() else {
+            continue;
+        };
+        let bytes = file
+            .metadata()
+            .map_err(|e| StoreError::io(dir, "list", e))?
+            .len();
+        segments.push(Segment {
+            first_seq,
+            path: file.path(),
+            bytes,
+        });
     }
     segments.sort_by_key(|s| s.first_seq);
     Ok(segments)
@@ -86,7 +97,13 @@ impl Journal {
         }
         let (segment, file) = create_segment(dir, next_seq)?;
         segments.push(segment);
-        Ok(Self { dir: dir.to_owned(), segments, file: Arc::new(file), next_seq, torn_bytes })
+        Ok(Self {
+            dir: dir.to_owned(),
+            segments,
+            file: Arc::new(file),
+            next_seq,
+            torn_bytes,
+        })
     }
 
     /// Number of the next record.
@@ -139,8 +156,9 @@ impl Journal {
             let undone = self.file.set_len(before);
             let undone = undone.and_then(|()| (&*self.file).seek(SeekFrom::Start(before)));
             return Err(match undone {
-                Ok(_) if error.kind() == std::io::ErrorKind::StorageFull
-                    || error.kind() == std::io::ErrorKind::QuotaExceeded =>
+                Ok(_)
+                    if error.kind() == std::io::ErrorKind::StorageFull
+                        || error.kind() == std::io::ErrorKind::QuotaExceeded =>
                 {
                     StoreError::Full(format!("journal: {error}"))
                 }
@@ -176,9 +194,9 @@ impl Journal {
     /// Closes the open segment, synced, and opens the next.
     pub fn rotate(&mut self) -> Result<(), StoreError> {
         let path = self.open_segment().path.clone();
-        self.file.sync_data().map_err(|e| {
-            StoreError::Failed(format!("{}: sync: {e}", path.display()))
-        })?;
+        self.file
+            .sync_data()
+            .map_err(|e| StoreError::Failed(format!("{}: sync: {e}", path.display())))?;
         let (segment, file) = create_segment(&self.dir, self.next_seq)?;
         self.segments.push(segment);
         self.file = Arc::new(file);
@@ -202,7 +220,11 @@ fn segment_bytes() -> u64 {
 fn create_segment(dir: &Path, first_seq: u64) -> Result<(Segment, File), StoreError> {
     let path = segment_path(dir, first_seq);
     let create = || -> std::io::Result<File> {
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
         let mut header = SEGMENT_MAGIC.to_vec();
         header.extend_from_slice(&first_seq.to_le_bytes());
         file.write_all(&header)?;
@@ -219,7 +241,14 @@ fn create_segment(dir: &Path, first_seq: u64) -> Result<(Segment, File), StoreEr
             StoreError::io(&path, "create", e)
         }
     })?;
-    Ok((Segment { first_seq, path, bytes: SEGMENT_HEADER as u64 }, file))
+    Ok((
+        Segment {
+            first_seq,
+            path,
+            bytes: SEGMENT_HEADER as u64,
+        },
+        file,
+    ))
 }
 
 fn write_all_vectored(file: &mut &File, mut slices: &mut [IoSlice<'_>]) -> std::io::Result<()> {
@@ -268,13 +297,17 @@ pub fn read_record(
         return Ok(None);
     }
     let mut prefix = [0; RECORD_PREFIX];
-    file.read_exact_at(&mut prefix, offset).map_err(|e| StoreError::io(path, "read", e))?;
-    let Some((size, checksum)) = decode_prefix(&prefix) else { return Ok(None) };
+    file.read_exact_at(&mut prefix, offset)
+        .map_err(|e| StoreError::io(path, "read", e))?;
+    let Some((size, checksum)) = decode_prefix(&prefix) else {
+        return Ok(None);
+    };
     let end = start + size as u64;
     if end > len {
         return Ok(None);
     }
     let mut bytes = vec![0; size];
-    file.read_exact_at(&mut bytes, start).map_err(|e| StoreError::io(path, "read", e))?;
+    file.read_exact_at(&mut bytes, start)
+        .map_err(|e| StoreError::io(path, "read", e))?;
     Ok(decode_record(Bytes::from(bytes), checksum).map(|record| (record, end)))
 }

@@ -120,7 +120,15 @@ pub fn decode_record(bytes: Bytes, checksum: u64) -> Option<Record> {
     let tenant = std::str::from_utf8(r.bytes(tenant_len).ok()?).ok()?.into();
     let kind = RecordKind::from_u8(kind)?;
     let body = bytes.slice(HEADER + tenant_len..);
-    let header = RecordHeader { seq, received_at, kind, format, coding, flags, tenant };
+    let header = RecordHeader {
+        seq,
+        received_at,
+        kind,
+        format,
+        coding,
+        flags,
+        tenant,
+    };
     Some(Record { header, body })
 }
 
@@ -176,7 +184,9 @@ pub fn encode_batch(batch: &LogBatch, cursors: &[Cursor]) -> Vec<u8> {
     }
     let plain = w.finish();
     // The only error is an input above 4 GiB; bodies are bounded far below.
-    snap::raw::Encoder::new().compress_vec(&plain).unwrap_or_default()
+    snap::raw::Encoder::new()
+        .compress_vec(&plain)
+        .unwrap_or_default()
 }
 
 /// The reverse of [`encode_batch`].
@@ -185,7 +195,9 @@ pub fn decode_batch(body: &[u8]) -> Result<(LogBatch, Vec<Cursor>), String> {
     if len > MAX_RECORD {
         return Err(format!("batch of {len} bytes"));
     }
-    let plain = snap::raw::Decoder::new().decompress_vec(body).map_err(|e| e.to_string())?;
+    let plain = snap::raw::Decoder::new()
+        .decompress_vec(body)
+        .map_err(|e| e.to_string())?;
     let plain = Bytes::from(plain);
     let mut r = Reader::new(&plain);
     let tenant: Arc<str> = r.str()?.into();
@@ -215,10 +227,19 @@ pub fn decode_batch(body: &[u8]) -> Result<(LogBatch, Vec<Cursor>), String> {
                 return Err("metadata index out of range".into());
             }
             lengths += u64::from(len);
-            entries.push(LogEntry { at, start: 0, len, metadata: set });
+            entries.push(LogEntry {
+                at,
+                start: 0,
+                len,
+                metadata: set,
+            });
         }
         let id = StreamId::of(&tenant, &labels);
-        streams.push(StreamEntries { id, labels, entries });
+        streams.push(StreamEntries {
+            id,
+            labels,
+            entries,
+        });
     }
     let text_start = r.position();
     r.bytes(usize::try_from(lengths).map_err(|_| "text too long")?)?;
@@ -231,7 +252,15 @@ pub fn decode_batch(body: &[u8]) -> Result<(LogBatch, Vec<Cursor>), String> {
         entry.start = start;
         start += entry.len;
     }
-    Ok((LogBatch { tenant, text: plain, metadata, streams }, cursors))
+    Ok((
+        LogBatch {
+            tenant,
+            text: plain,
+            metadata,
+            streams,
+        },
+        cursors,
+    ))
 }
 
 #[cfg(test)]

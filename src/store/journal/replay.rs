@@ -27,7 +27,11 @@ struct Open {
 impl Replay {
     /// Starts at the record numbered `seq`, or the first after it that exists.
     pub fn from(seq: u64) -> Self {
-        Self { seq, open: None, damaged: Vec::new() }
+        Self {
+            seq,
+            open: None,
+            damaged: Vec::new(),
+        }
     }
 
     /// Number of the record that [`Replay::next`] looks for.
@@ -44,11 +48,16 @@ impl Replay {
             let segments = journal.segments();
             // The last segment that begins at or before the wanted record, or else the first.
             let at = segments.partition_point(|s| s.first_seq <= self.seq).max(1) - 1;
-            let Some(segment) = segments.get(at) else { return Ok(None) };
+            let Some(segment) = segments.get(at) else {
+                return Ok(None);
+            };
             if segment.first_seq > self.seq {
                 self.seq = segment.first_seq;
             }
-            let same = self.open.as_ref().is_some_and(|o| o.first_seq == segment.first_seq);
+            let same = self
+                .open
+                .as_ref()
+                .is_some_and(|o| o.first_seq == segment.first_seq);
             if !same {
                 if skip_segment()
                     && let Some(next) = segments.get(at + 1)
@@ -65,7 +74,9 @@ impl Replay {
                     offset: SEGMENT_HEADER as u64,
                 });
             }
-            let Some(open) = &mut self.open else { return Ok(None) };
+            let Some(open) = &mut self.open else {
+                return Ok(None);
+            };
             match read_record(&open.file, &open.path, open.offset, segment.bytes)? {
                 Some((record, after)) => {
                     open.offset = after;
