@@ -18,7 +18,11 @@ fuzz_target!(|bytes: &[u8]| {
             start_max: i64::MAX,
             ..TraceQuery::default()
         };
-        for n in block.search(&SpanMatcher::new(&everything)).into_iter().take(16) {
+        for n in block
+            .search(&SpanMatcher::new(&everything))
+            .into_iter()
+            .take(16)
+        {
             block.span(n);
         }
         block.spans_of(TraceId(1)).take(16).for_each(drop);
