@@ -92,7 +92,12 @@ fn a_push_that_cannot_be_read_is_refused_with_its_status() {
     type Body<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, u16);
     let bodies: [Body<'_>; 21] = [
         ("nothing", &[PROTOBUF], Vec::new(), 400),
-        ("noise", &[PROTOBUF], noise(1000), 400),
+        (
+            "noise",
+            &[PROTOBUF],
+            [&[100], &noise(1000)[..]].concat(),
+            400,
+        ),
         (
             "noise within snappy",
             &[PROTOBUF],

@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 use crate::appliance::{
-    Addresses, Appliance, PATIENCE, Setup, agent, encoded, locked, now, request, streams_of,
+    Addresses, Appliance, PATIENCE, Setup, agent, encoded, locked, now, request,
 };
 use crate::senders::{SentSpan, gzip, loki_protobuf, otlp_json, otlp_protobuf};
 
@@ -73,6 +73,9 @@ struct Run {
     complaints: Mutex<Vec<String>>,
     pushes: AtomicU64,
 }
+
+/// What one thread does until the run ends, with a seed of its own.
+type Sender = Box<dyn FnOnce(&Run, u64) + Send>;
 
 /// What a run does.
 #[derive(Clone)]
@@ -578,13 +581,14 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
         ))
     });
     // What dying in the middle of something says, here and at the next start.
-    for expected in [
+    let dying = [
         "panic",
         "RUST_BACKTRACE",
         "fatal: ",
-        "flush failed",
+        "shutting down",
         "cut a torn record",
-    ] {
+    ];
+    for expected in dying {
         appliance.expect_log(expected);
     }
     let stream = |name: &str, shift| LogStream {
@@ -615,7 +619,7 @@ fn crash(plan: &Plan, seed: u64) -> Vec<Finding> {
         pushes: AtomicU64::new(0),
     });
     let mut threads = Vec::new();
-    let mut spawn = |work: Box<dyn FnOnce(&Run, u64) + Send>| {
+    let mut spawn = |work: Sender| {
         let (run, seed) = (run.clone(), random.random());
         threads.push(std::thread::spawn(move || work(&run, seed)));
     };

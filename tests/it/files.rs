@@ -15,9 +15,7 @@ fn setup() -> (Appliance, PathBuf) {
     let glob = logs.join("*.log");
     appliance.change(|setup| {
         let table = format!("[[files]]\npaths = [{glob:?}]\nlabels = {{ job = \"files\" }}\n");
-        setup
-            .table(&table)
-            .set("loki.limits.max_entries_limit_per_query", 1_000_000)
+        setup.table(&table)
     });
     (appliance, logs)
 }
