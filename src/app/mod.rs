@@ -116,6 +116,10 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let sink = StoreSink {
         store: store.clone(),
         memory: budget.account("ingest"),
+        files_refused: metrics.refusals(
+            "files_refused_lines",
+            "Lines of followed files not accepted, by reason",
+        ),
         files_admission: Arc::new(Admission::new(limits.clone(), discovery.clone())),
         clock: clock.clone(),
     };
@@ -124,7 +128,11 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         pool.clone(),
         QueryLimits {
             timeout: config.loki.limits.query_timeout,
-            max_series: to_usize(config.loki.limits.max_query_series),
+            // 0 is no limit, as in Loki.
+            max_series: match config.loki.limits.max_query_series {
+                0 => usize::MAX,
+                limit => to_usize(limit),
+            },
             concurrent: 2 * pool.threads(),
             max_result_bytes: budget.limit() / 5,
             discover_levels: config.loki.discover_log_levels,
@@ -247,7 +255,16 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     for (key, address) in addresses {
         tracing::info!(%address, "listening: {key}");
     }
-    notify::ready("accepting pushes");
+    notify::ready("accepting pushes, replaying the journal");
+    tokio::spawn({
+        let store = store.clone();
+        async move {
+            while !store.is_recovered() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            notify::status("accepting pushes");
+        }
+    });
     tokio::spawn(notify::watchdog(|| true, shutdown.clone()));
 
     let follower = follow_files(&config, &store, sink, &clock, &metrics).await?;

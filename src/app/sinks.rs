@@ -15,6 +15,7 @@ use crate::server::spans::SpanSink;
 use crate::source::files::{FilePosition, FileSink};
 use crate::store::journal::Record;
 use crate::store::{Body, Cursor, Decoded, Payload, RecordKind, Store, StoreError, encode_batch};
+use crate::telemetry::metrics::{Counter, Family, Reason};
 use std::sync::Arc;
 
 /// How long an append may wait for memory before its sender is told to come again. Less
@@ -29,6 +30,8 @@ pub struct StoreSink {
     pub memory: Account,
     /// What followed files have to pass; pushes passed theirs before.
     pub files_admission: Arc<Admission>,
+    /// Lines of followed files that did not pass.
+    pub files_refused: Family<Reason, Counter>,
     pub clock: Clock,
 }
 
@@ -171,6 +174,12 @@ impl FileSink for StoreSink {
         positions: Vec<FilePosition>,
     ) -> Result<(), Refusal> {
         let admitted = self.files_admission.admit(&mut batch, self.clock.now());
+        for (reason, lines) in &admitted.by_reason {
+            let labels = [("reason", *reason)];
+            self.files_refused
+                .get_or_create(&labels)
+                .inc_by(*lines as u64);
+        }
         if admitted.refused_entries > 0 {
             let first = admitted.refusals.first().map_or("", |r| &r.message);
             tracing::warn!(

@@ -91,7 +91,6 @@ fn all_kinds_of_values_are_read_from_a_file() {
         [storage]
         durability = "flush"
         retention = ""
-        max_bytes = "20GB"
         min_free_bytes = 0
         [log]
         level = "info,watchpost=debug"
@@ -118,7 +117,7 @@ fn all_kinds_of_values_are_read_from_a_file() {
     assert_eq!(config.storage.durability, Durability::Flush);
     assert_eq!(
         (config.storage.retention, config.storage.max_bytes),
-        (None, Some(20_000_000_000))
+        (None, None)
     );
     assert_eq!(config.storage.min_free_bytes, 0);
     assert_eq!(config.log.format, Format::Json);

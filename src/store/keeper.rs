@@ -190,7 +190,7 @@ fn index_sealed(shared: &Shared, partition: &Partition, next: u32) {
     if documents.is_empty() {
         return;
     }
-    if let Err(error) = partition.index.commit(&documents, next) {
+    if let Err(error) = commit(shared, partition, &documents, next) {
         shared.degrade(format!(
             "index of {} failed and is rebuilt: {error}",
             partition.name
@@ -199,6 +199,19 @@ fn index_sealed(shared: &Shared, partition: &Partition, next: u32) {
             shared.degrade(format!("index of {}: {error}", partition.name));
         }
     }
+}
+
+/// Commits to an index; its writer's memory is booked for as long as it is open.
+fn commit(
+    shared: &Shared,
+    partition: &Partition,
+    documents: &[(u32, String)],
+    indexed_below: u32,
+) -> Result<(), StoreError> {
+    shared.index_account.set(super::index::WRITER_HEAP);
+    let result = partition.index.commit(documents, indexed_below);
+    shared.index_account.set(0);
+    result
 }
 
 /// Indexes chunks that the index lacks: after a crash, or when it was thrown away.
@@ -236,7 +249,7 @@ fn reindex_some(shared: &Shared) -> Result<(), StoreError> {
         // What is indexed must be flushed (I2): these chunks came from an earlier run, or
         // from before a reset; flushing again costs nothing when they are.
         shared.kv.flush(std::slice::from_ref(&partition.name))?;
-        if let Err(error) = partition.index.commit(&documents, until) {
+        if let Err(error) = commit(shared, &partition, &documents, until) {
             partition.index.reset()?;
             return Err(error);
         }

@@ -97,12 +97,11 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         );
         metrics.journal_damaged.inc();
     }
-    let to_replay = journal.next_seq().saturating_sub(low_water.max(1));
     tracing::info!(
         partitions = open.partitions.len(),
         streams = streams.len(),
         journal_bytes = journal.bytes(),
-        records = to_replay,
+        low_water,
         "data directory opened"
     );
     let syncer = Syncer::start(
@@ -119,6 +118,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         inbox: Inbox::default(),
         metrics,
         heads_account: options.budget.account("heads"),
+        index_account: options.budget.account("index_writer"),
         recovered: AtomicBool::new(false),
         disk_full: AtomicBool::new(false),
         journal_bytes: AtomicU64::new(0),

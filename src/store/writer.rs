@@ -91,6 +91,8 @@ pub struct Shared {
     pub inbox: Inbox,
     pub metrics: StoreMetrics,
     pub heads_account: Account,
+    /// What tantivy's writer holds while it commits.
+    pub index_account: Account,
     /// Replay has caught up.
     pub recovered: AtomicBool,
     /// The disk has less than `min_free_bytes` left.
@@ -678,6 +680,14 @@ impl Writer {
                 signal: Signal::Logs,
                 day: key.day,
             };
+            if self.expired(key.day) {
+                let mut open = self.shared.open.lock();
+                open.frozen
+                    .retain(|f| f.key != key || f.through != sealed.through);
+                self.frozen_bytes = open.frozen.iter().map(|f| f.memory).sum::<usize>()
+                    + open.frozen_spans.iter().map(|f| f.memory).sum::<usize>();
+                continue;
+            }
             let partition = self.shared.partition(id)?;
             self.shared.metrics.chunks_sealed.inc();
             self.shared
@@ -706,6 +716,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether retention has dropped the day, or is about to: what is sealed for it now must
+    /// not bring it back.
+    fn expired(&self, day: Day) -> bool {
+        self.shared.first_kept_day().is_some_and(|kept| day < kept)
+    }
+
     fn block_sealed(&mut self, sealed: Box<SealedBlock>) -> Result<(), StoreError> {
         let day = sealed.day;
         let ready = self.sealing_spans.finish(day, sealed.through, sealed);
@@ -714,6 +730,13 @@ impl Writer {
                 signal: Signal::Spans,
                 day,
             };
+            if self.expired(day) {
+                let mut open = self.shared.open.lock();
+                open.frozen_spans.retain(|f| f.through != sealed.through);
+                self.frozen_bytes = open.frozen.iter().map(|f| f.memory).sum::<usize>()
+                    + open.frozen_spans.iter().map(|f| f.memory).sum::<usize>();
+                continue;
+            }
             let partition = self.shared.partition(id)?;
             self.shared.metrics.blocks_sealed.inc();
             self.shared

@@ -20,7 +20,7 @@ use super::needle::{WordDemand, WordPlan};
 use crate::store::error::StoreError;
 
 /// Heap of a writer, bytes: the least that tantivy takes. Documents are a few KiB each.
-const WRITER_HEAP: usize = 15_000_000;
+pub const WRITER_HEAP: usize = 15_000_000;
 /// Segments of a day are merged into one when there are so many.
 const MERGE_AT: usize = 8;
 

@@ -13,6 +13,6 @@ pub mod filter;
 pub mod needle;
 
 pub use analyze::{Analyzer, ChunkFlags};
-pub use days::{DayIndex, NumberSet};
+pub use days::{DayIndex, NumberSet, WRITER_HEAP};
 pub use filter::FilterView;
 pub use needle::{NeedlePlan, WordDemand, WordPlan};

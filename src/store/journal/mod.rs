@@ -5,7 +5,8 @@
 //! J2. A segment is removed only when all that it holds is in synced partitions.
 //! J3. A torn record ends replay in the last segment and is cut off at opening; elsewhere
 //!     it is corruption: the rest of that segment is quarantined, replay goes on after it.
-//! J4. Sequence numbers grow by one from record to record, over all segments.
+//! J4. Sequence numbers grow by one from record to record. At each opening some are left out,
+//!     so that none is ever given out twice, not even after the loss of an unsynced end.
 
 pub mod append;
 pub mod record;
