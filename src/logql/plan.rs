@@ -15,7 +15,7 @@ use super::pipeline::{CompileError, Pipeline};
 use super::re2;
 use super::stage::LabelTest;
 use super::stage::pattern::LinePattern;
-use super::template::{Part, Template};
+use super::template::Template;
 use crate::model::labels::Matcher;
 use crate::model::need::Need;
 use crate::model::series::Grid;
@@ -359,12 +359,8 @@ fn filter_names(filter: &LabelFilter, names: &mut BTreeSet<String>) {
 }
 
 fn template_names(text: &str, names: &mut BTreeSet<String>) -> Option<()> {
-    let parts = Template::parse(text).ok()?.plain().ok()?;
-    for part in parts {
-        if let Part::Field(name) = part {
-            names.insert(name);
-        }
-    }
+    let template = Template::parse("line", text).ok()?;
+    names.extend(template.fields()?.into_iter().map(str::to_owned));
     Some(())
 }
 
