@@ -102,6 +102,31 @@ fn general(value: f64, precision: Option<usize>, verb: u8) -> String {
     }
 }
 
+/// The `#` flag: with a point always, and for `g` with zeros up to the precision (6).
+pub fn alternate(text: &str, verb: char, precision: Option<usize>) -> String {
+    let number = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let sign = &text[..text.len() - number.len()];
+    let tail_at = number.find(|c| match c {
+        'p' | 'P' => true,
+        'e' | 'E' => !matches!(verb, 'x' | 'X'),
+        _ => false,
+    });
+    let (number, tail) = number.split_at(tail_at.unwrap_or(number.len()));
+    let wanted = match verb {
+        'v' | 'g' | 'G' | 'x' => precision.unwrap_or(6),
+        _ => 0,
+    };
+    let digits = number.chars().filter(|c| *c != '.');
+    let mut shown = digits.skip_while(|c| *c == '0').count();
+    let mut point = "";
+    if !number.contains('.') {
+        shown += usize::from(number == "0");
+        point = ".";
+    }
+    let zeros = "0".repeat(wanted.saturating_sub(shown).min(MAX_DIGITS));
+    format!("{sign}{number}{point}{zeros}{tail}")
+}
+
 /// `-0x1.8p+01`: hexadecimal digits and a power of two, exact.
 pub fn hexadecimal(value: f64, upper: bool) -> String {
     if !value.is_finite() {
@@ -183,6 +208,8 @@ mod tests {
         assert_eq!(format(2.5, b'e', Some(6)), "2.500000e+00");
         assert_eq!(format(12.345, b'f', Some(2)), "12.35");
         assert_eq!(format(2.5, b'f', Some(0)), "2");
+        assert_eq!(alternate("1e+21", 'g', None), "1.00000e+21");
+        assert_eq!(alternate("-3", 'f', Some(0)), "-3.");
         assert_eq!(hexadecimal(2.5, false), "0x1.4p+01");
         assert_eq!(binary(2.5), "5629499534213120p-51");
         assert_eq!(format(1.0, b'f', Some(5000)).len(), 5002);

@@ -611,11 +611,10 @@ mod tests {
             ("Monday, January 2 pm", "Tuesday, November 14 pm"),
             ("002 __2 _2006", "318 318 _2023"),
             ("-0700 -07:00 -07 MST", "+0000 +00:00 +00 UTC"),
-            (".999999999,00 .0001", ".123456789,12 .0001"),
-            ("Janet Month", "Janet 11onth"),
+            (".999999999,00 .0001", ".123456789,12 .0011"),
+            ("Janet Months", "Janet Months"),
             ("", ""),
         ] {
-            let expected = expected.replace("11onth", "Month");
             assert_eq!(format(layout, &sample()), expected, "{layout}");
         }
     }

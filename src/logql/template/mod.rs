@@ -21,4 +21,6 @@ mod value;
 
 pub use exec::Program;
 pub use functions::Data;
+#[cfg(test)]
+pub use functions::names as function_names;
 pub use tree::{Part, Template};

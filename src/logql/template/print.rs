@@ -321,6 +321,7 @@ impl<'l> Printer<'l> {
     fn argument(&mut self, value: &Value<'_>, verb: char) {
         match (value, verb) {
             (value, 'v') if value.is_nil() => self.pad(b"<nil>"),
+            (value, 'T') if value.is_nil() => self.string(b"<nil>", 's'),
             (value, 'T') => self.string(value.type_name().as_bytes(), 's'),
             (value, _) if value.is_nil() => self.bad(None, verb),
             (value, 'p') => self.bad(Some(value), verb),
@@ -601,6 +602,11 @@ impl<'l> Printer<'l> {
             'x' | 'X' => float::hexadecimal(x, verb == 'X'),
             'b' => float::binary(x),
             _ => return self.bad(Some(value), verb),
+        };
+        let text = if self.flags.sharp && verb != 'b' && x.is_finite() {
+            float::alternate(&text, verb, precision)
+        } else {
+            text
         };
         let (sign, digits) = match text.as_bytes() {
             [sign @ (b'+' | b'-'), digits @ ..] => (*sign, digits),

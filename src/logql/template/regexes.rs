@@ -28,8 +28,10 @@ pub struct Regexes {
 }
 
 fn compile(pattern: &[u8]) -> Compiled {
-    let text = std::str::from_utf8(pattern)
-        .map_err(|_| "error parsing regexp: invalid UTF-8".to_owned())?;
+    let text = std::str::from_utf8(pattern).map_err(|_| {
+        let shown = String::from_utf8_lossy(pattern);
+        format!("error parsing regexp: invalid UTF-8: `{shown}`")
+    })?;
     re2::for_templates(text)
         .map(Arc::new)
         .map_err(|e| e.to_string())

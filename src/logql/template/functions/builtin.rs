@@ -45,7 +45,8 @@ pub static TABLE: &[Function] = &[
             Value::List(items) => items.len(),
             Value::Map(map) => map.len(),
             Value::Labels => context.data.labels().len(),
-            value if value.is_nil() => {
+            Value::Null => return Err("len of nil pointer".to_owned()),
+            Value::Missing => {
                 return Err("reflect: call of reflect.Value.Type on zero Value".to_owned());
             }
             other => return Err(format!("len of type {}", other.type_name())),

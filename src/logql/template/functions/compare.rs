@@ -95,13 +95,18 @@ fn equal(context: &Context<'_>, a: &Value<'_>, b: &Value<'_>) -> Result<bool, St
     match (a, b) {
         (Value::Time(a), Value::Time(b)) => Ok(a == b),
         _ => {
-            let printed =
-                context.print(|labels| print::sprintf(b"%s", std::slice::from_ref(b), labels))?;
-            Err(format!(
-                "non-comparable type {}: {}",
-                String::from_utf8_lossy(&printed),
-                b.type_name()
-            ))
+            let of = |value: &Value<'_>, format: &[u8]| {
+                let values = std::slice::from_ref(value);
+                let printed = context.print(|labels| print::sprintf(format, values, labels))?;
+                Ok::<_, String>(String::from_utf8_lossy(&printed).into_owned())
+            };
+            let (left, right) = (a.type_name(), b.type_name());
+            Err(if left == right {
+                format!("non-comparable type {}: {right}", of(b, b"%s")?)
+            } else {
+                let (a, b) = (of(a, b"%s")?, of(b, b"%v")?);
+                format!("non-comparable types {a}: {left}, {right}: {b}")
+            })
         }
     }
 }

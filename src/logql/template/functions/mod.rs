@@ -177,6 +177,13 @@ pub fn find(name: &str) -> Option<&'static Function> {
         .find(|function| function.name == name)
 }
 
+/// Every function, for tests that call them all.
+#[cfg(test)]
+pub fn names() -> Vec<&'static str> {
+    let all = TABLES.iter().copied().flatten();
+    all.map(|function| function.name).collect()
+}
+
 const fn function(name: &'static str, params: &'static [Type], call: Call) -> Function {
     Function {
         name,

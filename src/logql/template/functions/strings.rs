@@ -1,6 +1,9 @@
 //! Functions of texts. Texts are bytes: what is not UTF-8 stays, unless characters are changed.
 
+use std::sync::Arc;
+
 use memchr::memmem;
+use regex::bytes::{Match, Regex};
 
 use super::super::print::{bytes_of_chars, count_chars, first_char};
 use super::super::value::{Text, Value};
@@ -77,8 +80,10 @@ pub static TABLE: &[Function] = &[
         regex_replace(context, args, false)
     }),
     function("count", TT, |context, args| {
-        let regex = context.regexes.get(args.text(0), &mut context.budget)?;
-        let count = regex.find_iter(args.text(1)).count();
+        let text = args.text(1);
+        let regex = regex(context, args.text(0), text)?;
+        let found = regex.find_iter(text);
+        let count = found.filter(|found| is_between_chars(text, found)).count();
         Ok(Value::int(count as i64))
     }),
     function("alignLeft", NT, |_, args| align(args, Side::Left)),
@@ -182,9 +187,14 @@ fn substring(start: i64, end: i64, text: Text<'_>) -> Outcome<'_> {
         (start, end) if end < 0 || end > len => (start, len),
         both => both,
     };
-    if start < 0 || end > len || start > end {
-        return Err(if end < 0 || end > len {
-            format!("runtime error: slice bounds out of range [:{end}] with length {len}")
+    if end > len {
+        return Err(format!(
+            "runtime error: slice bounds out of range [:{end}] with length {len}"
+        ));
+    }
+    if end < 0 || start > end {
+        return Err(if end < 0 {
+            format!("runtime error: slice bounds out of range [:{end}]")
         } else {
             format!("runtime error: slice bounds out of range [{start}:{end}]")
         });
@@ -328,14 +338,28 @@ fn without_suffix<'a>(text: Text<'a>, suffix: &[u8]) -> Value<'a> {
     part(text, 0..end)
 }
 
+/// What a byte costs a regex more than other functions.
+const REGEX_COST: usize = 3;
+
+fn regex(context: &mut Context<'_>, pattern: &[u8], text: &[u8]) -> Result<Arc<Regex>, String> {
+    context.budget.bytes(REGEX_COST * text.len())?;
+    context.regexes.get(pattern, &mut context.budget)
+}
+
+/// Whether a match is one for Go, which sees characters: nothing is found inside of one.
+fn is_between_chars(text: &[u8], found: &Match<'_>) -> bool {
+    let is_inner = |byte: &u8| byte & 0xc0 == 0x80;
+    !found.is_empty() || !text.get(found.start()).is_some_and(is_inner)
+}
+
 fn regex_replace<'a>(context: &mut Context<'a>, args: &Args<'a>, expands: bool) -> Outcome<'a> {
-    let regex = context.regexes.get(args.text(0), &mut context.budget)?;
     let (text, replacement) = (args.text(1), args.text(2));
+    let regex = regex(context, args.text(0), text)?;
     let mut out = Vec::new();
     let mut at = 0;
     if expands && replacement.contains(&b'$') {
         for captures in regex.captures_iter(text) {
-            let Some(found) = captures.get(0) else {
+            let Some(found) = captures.get(0).filter(|f| is_between_chars(text, f)) else {
                 continue;
             };
             out.extend_from_slice(&text[at..found.start()]);
@@ -344,7 +368,7 @@ fn regex_replace<'a>(context: &mut Context<'a>, args: &Args<'a>, expands: bool) 
             bounded(Some(out.len()))?;
         }
     } else {
-        for found in regex.find_iter(text) {
+        for found in regex.find_iter(text).filter(|f| is_between_chars(text, f)) {
             out.extend_from_slice(&text[at..found.start()]);
             out.extend_from_slice(replacement);
             at = found.end();
