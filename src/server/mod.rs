@@ -15,6 +15,7 @@ pub mod notify;
 pub mod otlp;
 pub mod signals;
 pub mod spans;
+pub mod zipkin;
 
 use std::io;
 use std::net::SocketAddr;
