@@ -285,7 +285,7 @@ fn protobuf_says_the_same_as_json() {
         field(2, &3u64.to_be_bytes()),
         field(3, &4u64.to_be_bytes()),
         vec![0x20, 1],
-        field(5, b"query"),
+        field(5, b"a query with a name of some length"),
         fixed64(6, 1_000),
         vec![0x38, 50],
         field(8, &endpoint(b"front", 5)),
@@ -306,7 +306,7 @@ fn protobuf_says_the_same_as_json() {
     let proto = decode_proto(&body).unwrap().spans;
     let json = v2(serde_json::json!([{
         "traceId": "00000000000000010000000000000002", "parentId": "3", "id": "4",
-        "kind": "CLIENT", "name": "query", "timestamp": 1000, "duration": 50, "debug": true,
+        "kind": "CLIENT", "name": "a query with a name of some length", "timestamp": 1000, "duration": 50, "debug": true,
         "localEndpoint": {"serviceName": "front", "ipv4": "10.1.2.5", "port": 3000},
         "remoteEndpoint": {"serviceName": "pg", "ipv4": "10.1.2.6", "port": 3000},
         "annotations": [{"timestamp": 1010, "value": "sent"}],
