@@ -354,15 +354,14 @@ fn check_otlp(appliance: &Appliance, captured: &Captured) {
     }
 }
 
-/// A peer as Jaeger's tags say it.
+/// A peer as Jaeger's tags say it: addresses are stored as numbers and answered as text.
 fn peer_tags(endpoint: &Value) -> Vec<String> {
     let mut tags = Vec::new();
     if let Some(name) = endpoint["serviceName"].as_str() {
         tags.push(format!("peer.service string {name:?}"));
     }
     if let Some(ip) = endpoint["ipv4"].as_str() {
-        let ip: std::net::Ipv4Addr = ip.parse().expect("an address");
-        tags.push(format!("peer.ipv4 int64 \"{}\"", u32::from(ip)));
+        tags.push(format!("peer.ipv4 string {ip:?}"));
     }
     if let Some(port) = endpoint["port"].as_u64() {
         tags.push(format!("peer.port int64 \"{port}\""));
@@ -425,10 +424,7 @@ fn zipkin_wanted(span: &Value) -> BTreeMap<&'static str, String> {
     }
     tags.extend(kind.map(|kind| format!("span.kind string {kind:?}")));
     tags.sort();
-    let process = ip.map(|ip| {
-        let ip: std::net::Ipv4Addr = ip.parse().expect("an address");
-        format!("ip int64 \"{}\"", u32::from(ip))
-    });
+    let process = ip.map(|ip| format!("ip string {ip:?}"));
     let parent = span["parentId"].as_str();
     let trace = text(&span["traceId"]);
     let references: Vec<String> = parent
@@ -470,6 +466,12 @@ fn check_zipkin(appliance: &Appliance, captured: &Captured) {
             assert_eq!(described[part], wanted, "{} {found}: {part}", captured.name);
         }
     }
+}
+
+/// An address that is a number, as text.
+fn dotted(number: &Value) -> String {
+    let number = number.as_u64().and_then(|n| u32::try_from(n).ok());
+    std::net::Ipv4Addr::from(number.expect("an address")).to_string()
 }
 
 /// The payload of which it is known what Jaeger's own rules make of it.
@@ -514,6 +516,7 @@ fn check_zipkin_conversion(appliance: &Appliance, captured: &Captured) {
                 let tag = match value {
                     Value::String(text) => format!("{key} string {text:?}"),
                     Value::Bool(bool) => format!("{key} bool \"{bool}\""),
+                    address if key == "peer.ipv4" => format!("{key} string {:?}", dotted(address)),
                     number => format!("{key} int64 \"{number}\""),
                 };
                 assert!(
@@ -524,7 +527,7 @@ fn check_zipkin_conversion(appliance: &Appliance, captured: &Captured) {
             let process = &data["processes"][span["processID"].as_str().expect("an id")];
             let wanted = &captured.about["process"];
             assert_eq!(process["serviceName"], wanted["serviceName"]);
-            let ip = format!("ip int64 \"{}\"", wanted["tags"]["ip"]);
+            let ip = format!("ip string {:?}", dotted(&wanted["tags"]["ip"]));
             assert_eq!(tags(&process["tags"]), [ip]);
             found.push(operation);
         }
