@@ -7,6 +7,7 @@
 use super::ast::*;
 use super::error::ParseError;
 use super::parser::first_duplicate;
+use super::stage::template::name_of;
 use super::stage::{ip, json_path, pattern};
 use super::{re2, template};
 use crate::model::labels::{MatchOp, Matcher};
@@ -274,13 +275,14 @@ fn stage_builds(stage: &Stage) -> std::result::Result<(), String> {
             Ok(())
         }
         Stage::Label(filter) => label_filter(filter),
-        Stage::LineFormat(text) => template::Template::parse(text)
+        Stage::LineFormat(text) => template::Template::parse(name_of(stage), text)
             .map(|_| ())
             .map_err(|e| e.to_string()),
         Stage::LabelFormat(formats) => {
             for format in formats {
                 if let LabelFormat::Template { template, .. } = format {
-                    template::Template::parse(template).map_err(|e| e.to_string())?;
+                    template::Template::parse(name_of(stage), template)
+                        .map_err(|e| e.to_string())?;
                 }
             }
             label_formats(formats)

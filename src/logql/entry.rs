@@ -70,6 +70,10 @@ impl Names {
         &self.names[id.0 as usize]
     }
 
+    fn known(&self, name: &str) -> Option<NameId> {
+        self.ids.get(name).copied()
+    }
+
     fn truncate(&mut self, len: usize) {
         for name in self.names.drain(len..) {
             self.ids.remove(&name);
@@ -396,6 +400,11 @@ impl<'a> Entry<'a> {
     /// The value of a label, of any class.
     pub fn label(&self, name: NameId) -> Option<&[u8]> {
         self.state.find(name).map(|text| self.bytes(text))
+    }
+
+    /// [`Self::label`] for a name whose number is not known.
+    pub fn label_named(&self, name: &str) -> Option<&[u8]> {
+        self.label(self.state.names.known(name)?)
     }
 
     pub fn label_text(&self, name: NameId) -> Option<Text> {

@@ -406,6 +406,13 @@ fn is_duration_char(c: char) -> bool {
 /// Reads the double-quoted Go string that `text` begins with: its value, and its length with
 /// quotes.
 pub fn unquote(text: &str) -> Result<(String, usize), &'static str> {
+    let (out, len) = unquote_bytes(text)?;
+    let text = String::from_utf8(out).map_err(|_| "string is not valid UTF-8")?;
+    Ok((text, len))
+}
+
+/// [`unquote`] where `\xff` may stand for what is not UTF-8.
+pub fn unquote_bytes(text: &str) -> Result<(Vec<u8>, usize), &'static str> {
     let bytes = text.as_bytes();
     if bytes.first() != Some(&b'"') {
         return Err("expected a quoted string");
@@ -465,8 +472,7 @@ pub fn unquote(text: &str) -> Result<(String, usize), &'static str> {
             out.push(u8::try_from(value).map_err(|_| "octal escape value is more than 255")?);
         }
     }
-    let text = String::from_utf8(out).map_err(|_| "string is not valid UTF-8")?;
-    Ok((text, at + 1))
+    Ok((out, at + 1))
 }
 
 #[cfg(test)]

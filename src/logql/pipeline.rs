@@ -25,15 +25,15 @@ pub use super::entry::Extract;
 pub enum CompileError {
     /// A stage is wrong in itself.
     Invalid(ParseError),
-    /// Something that is not there yet; the text names it.
-    Unsupported(String),
+    /// Part of the language, but switched off.
+    Disabled(&'static str),
 }
 
 impl fmt::Display for CompileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(error) => error.fmt(f),
-            Self::Unsupported(what) => write!(f, "{what} is not supported yet"),
+            Self::Disabled(what) => write!(f, "{what} are disabled"),
         }
     }
 }
@@ -203,6 +203,11 @@ impl Pipeline {
             pipeline: self,
             state: LabelState::new(&self.names, &self.extract),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn extract(&self) -> &Extract {
+        &self.extract
     }
 
     /// Numbers of names, for those who look at labels behind the pipeline. Before `runner`.

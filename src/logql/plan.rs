@@ -15,7 +15,7 @@ use super::pipeline::{CompileError, Pipeline};
 use super::re2;
 use super::stage::LabelTest;
 use super::stage::pattern::LinePattern;
-use super::template::{Part, Template};
+use super::template::Template;
 use crate::model::labels::Matcher;
 use crate::model::need::Need;
 use crate::model::series::Grid;
@@ -131,7 +131,7 @@ fn collect(
         }
         MetricExpr::LabelReplace(replace) => collect(&replace.inner, None, leaves),
         MetricExpr::Number(_) | MetricExpr::VectorOf(_) => Ok(()),
-        MetricExpr::Variants(_) => Err(CompileError::Unsupported("`variants`".to_owned())),
+        MetricExpr::Variants(_) => Err(CompileError::Disabled("multi variant queries")),
     }
 }
 
@@ -359,12 +359,8 @@ fn filter_names(filter: &LabelFilter, names: &mut BTreeSet<String>) {
 }
 
 fn template_names(text: &str, names: &mut BTreeSet<String>) -> Option<()> {
-    let parts = Template::parse(text).ok()?.plain().ok()?;
-    for part in parts {
-        if let Part::Field(name) = part {
-            names.insert(name);
-        }
-    }
+    let template = Template::parse("line", text).ok()?;
+    names.extend(template.fields()?.into_iter().map(str::to_owned));
     Some(())
 }
 
@@ -445,6 +441,32 @@ mod tests {
         assert!(only_leaf("rate({a=\"b\"} |= \"x\" [1m])").needs_text());
         assert!(!only_leaf("rate({a=\"b\"} | level=\"x\" [1m])").needs_text());
         assert!(only_leaf("rate({a=\"b\"} | json [1m])").needs_lines());
+    }
+
+    #[test]
+    fn variants_are_disabled_as_in_loki() {
+        let query = "variants(count_over_time({a=\"b\"}[1m])) of ({a=\"b\"}[1m])";
+        let Expr::Metric(metric) = parse(query).unwrap() else {
+            panic!("{query} is a metric query");
+        };
+        let error = leaves(&metric).unwrap_err().to_string();
+        assert_eq!(error, "multi variant queries are disabled");
+    }
+
+    #[test]
+    fn parsers_extract_what_templates_look_at() {
+        let extracts = |stages: &str| {
+            let leaf = only_leaf(&format!(
+                "sum by (x) (rate({{a=\"b\"}} | json {stages} [1m]))"
+            ));
+            match leaf.pipeline.extract() {
+                Extract::Only(names) => names.iter().cloned().collect::<Vec<_>>().join(" "),
+                Extract::All => "all".to_owned(),
+            }
+        };
+        let stage = "| label_format x=`{{ if .p }}{{ .q | lower }}{{ end }}`";
+        assert_eq!(extracts(stage), "p q x");
+        assert_eq!(extracts("| label_format x=`{{ range . }}{{ end }}`"), "all");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::model::need::Need;
 
 /// Compiled size of one regex, bytes. A query may hold many.
 const SIZE_LIMIT: usize = 4 << 20;
+/// The same for regexes that templates make from labels, one for each line if they want.
+const TEMPLATE_SIZE_LIMIT: usize = 1 << 20;
 /// Cache of the lazy automaton of one regex, bytes.
 const DFA_SIZE_LIMIT: usize = 2 << 20;
 /// Groups within groups.
@@ -56,10 +58,19 @@ fn fail(pattern: &str, reason: impl Into<String>) -> RegexError {
 
 /// For lines: searched anywhere, `.` does not match a newline.
 pub fn for_lines(pattern: &str) -> Result<regex::bytes::Regex, RegexError> {
+    build_bytes(pattern, SIZE_LIMIT)
+}
+
+/// For functions of templates: as for lines.
+pub fn for_templates(pattern: &str) -> Result<regex::bytes::Regex, RegexError> {
+    build_bytes(pattern, TEMPLATE_SIZE_LIMIT)
+}
+
+fn build_bytes(pattern: &str, size_limit: usize) -> Result<regex::bytes::Regex, RegexError> {
     let translated = translate(pattern)?;
     regex::bytes::RegexBuilder::new(&translated)
-        .size_limit(SIZE_LIMIT)
-        .dfa_size_limit(DFA_SIZE_LIMIT)
+        .size_limit(size_limit)
+        .dfa_size_limit(DFA_SIZE_LIMIT.min(size_limit))
         .nest_limit(NEST_LIMIT)
         .octal(true)
         .build()

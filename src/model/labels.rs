@@ -100,20 +100,20 @@ pub fn write_quoted(out: &mut dyn fmt::Write, value: &str) -> fmt::Result {
             '\t' => out.write_str("\\t")?,
             '\x0b' => out.write_str("\\v")?,
             c if (c as u32) < 0x20 || c as u32 == 0x7f => write!(out, "\\x{:02x}", c as u32)?,
-            c if is_unprintable(c) && (c as u32) < 0x10000 => write!(out, "\\u{:04x}", c as u32)?,
-            c if is_unprintable(c) => write!(out, "\\U{:08x}", c as u32)?,
+            c if !is_printable(c) && (c as u32) < 0x10000 => write!(out, "\\u{:04x}", c as u32)?,
+            c if !is_printable(c) => write!(out, "\\U{:08x}", c as u32)?,
             c => out.write_char(c)?,
         }
     }
     out.write_char('"')
 }
 
-/// Close to Go's `!unicode.IsPrint`: controls, format characters and blanks other than U+0020.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
+/// Close to Go's `unicode.IsPrint`: no controls, format characters and blanks other than U+0020.
+pub fn is_printable(c: char) -> bool {
+    !(c.is_control()
         || (c.is_whitespace() && c != ' ')
         || matches!(c as u32, 0xad | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f
-            | 0xfeff | 0xfff9..=0xfffb | 0xe000..=0xf8ff | 0xe0000..=0x10ffff)
+            | 0xfeff | 0xfff9..=0xfffb | 0xe000..=0xf8ff | 0xe0000..=0x10ffff))
 }
 
 /// Collects pairs for a [`Labels`], keeping them sorted.

@@ -597,14 +597,7 @@ fn answers_are_compared_as_the_case_says() {
 }
 
 /// Cases whose feature is not there yet, and why. docs/compatibility.md lists them, too.
-const NOT_YET: [(&str, &str); 14] = [
-    ("line-format-mix", "functions in templates"),
-    ("line-format-error", "functions in templates"),
-    ("line-format-funcs", "functions in templates"),
-    ("line-format-strings", "functions in templates"),
-    ("line-format-units", "functions in templates"),
-    ("line-format-range", "actions in templates"),
-    ("line-format-printf", "functions in templates"),
+const NOT_YET: [(&str, &str); 7] = [
     ("index-volume", "volume"),
     ("index-volume-labels", "volume"),
     ("default-volume-service", "volume"),

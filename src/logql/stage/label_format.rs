@@ -1,6 +1,6 @@
 //! `| label_format a=b, c="…"`: labels renamed, or made from templates.
 
-use super::line_format::PlainTemplate;
+use super::template::FilledIn;
 use super::{Step, Verdict};
 use crate::logql::ast::{LabelFormat, Stage};
 use crate::logql::check;
@@ -11,7 +11,7 @@ use crate::logql::pipeline::CompileError;
 #[derive(Debug)]
 enum Assignment {
     Rename { to: NameId, from: NameId },
-    Template { to: NameId, template: PlainTemplate },
+    Template { to: NameId, template: FilledIn },
 }
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl LabelFormats {
                     },
                     LabelFormat::Template { to, template } => Assignment::Template {
                         to: names.id(to),
-                        template: PlainTemplate::compile(stage, template, names)?,
+                        template: FilledIn::compile(stage, template, names)?,
                     },
                 })
             })
@@ -46,8 +46,8 @@ impl LabelFormats {
 impl Step for LabelFormats {
     fn run(&self, entry: &mut Entry<'_>) -> Verdict {
         // Templates see the labels as they were before the first of them; filled in then.
-        let mut rendered = Vec::new();
-        let mut next = 0;
+        let mut rendered = Vec::new().into_iter();
+        let mut is_rendered = false;
         for (number, assignment) in self.0.iter().enumerate() {
             match assignment {
                 Assignment::Rename { to, from } => {
@@ -57,15 +57,20 @@ impl Step for LabelFormats {
                     }
                 }
                 Assignment::Template { to, .. } => {
-                    if rendered.is_empty() {
+                    if !is_rendered {
+                        let mut all = Vec::new();
                         for later in &self.0[number..] {
                             if let Assignment::Template { template, .. } = later {
-                                rendered.push(template.render(entry));
+                                all.push(template.render(entry));
                             }
                         }
+                        rendered = all.into_iter();
+                        is_rendered = true;
                     }
-                    entry.set(*to, rendered[next]);
-                    next += 1;
+                    // An error leaves the label as it is.
+                    if let Some(text) = rendered.next().and_then(|r| r.or_mark(entry)) {
+                        entry.set(*to, text);
+                    }
                 }
             }
         }

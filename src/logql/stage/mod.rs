@@ -20,6 +20,7 @@ mod logfmt;
 mod name;
 pub mod pattern;
 mod regexp;
+pub mod template;
 mod unpack;
 
 pub use label_filter::LabelTest;

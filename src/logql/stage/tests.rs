@@ -227,6 +227,67 @@ fn label_format_renames_and_fills_in() {
 }
 
 #[test]
+fn templates_run_functions_over_all_labels() {
+    check(
+        "| logfmt | line_format `{{.a | upper}} {{if eq .m \"1\"}}{{.app}}{{end}} {{__line__ | len}}`",
+        "a=é",
+        "É x 4 | a=é",
+    );
+    check(
+        "| logfmt | line_format `{{range $k, $v := .}}{{$k}}={{$v}};{{end}}`",
+        "b=2 a=1",
+        "a=1;app=x;b=2;m=1; | a=1 b=2",
+    );
+    check(
+        "| line_format `{{ __timestamp__ | unixEpochNanos }}`",
+        "l",
+        "7 | ",
+    );
+    check(
+        "| logfmt | label_format c=`{{ add .a 1 }}`, d=`{{ .c }}`, e=a",
+        "a=1",
+        "c=2 d= e=1",
+    );
+    check(
+        "| logfmt | line_format `{{ .a | lower }}` | logfmt",
+        "a=\"B=2\"",
+        "b=2 | a=B=2 b=2",
+    );
+}
+
+#[test]
+fn a_template_that_fails_marks_the_entry_and_changes_nothing() {
+    check(
+        "| line_format `{{ index .app 5 }}`",
+        "l",
+        "__error__=TemplateFormatErr",
+    );
+    check(
+        "| logfmt | label_format a=`{{ div 1 0 }}`, b=`{{ .a }}`",
+        "a=1",
+        "__error__=TemplateFormatErr a=1 b=1",
+    );
+    check("| line_format `{{ .app.x }}` | __error__ = \"\"", "l", "-");
+    // An earlier error is replaced.
+    check(
+        "| json | line_format `{{ .app.x }}`",
+        "l",
+        "__error__=TemplateFormatErr",
+    );
+    let pipeline = compile("| label_format b=`{{ .app.x }}`").unwrap();
+    let mut runner = pipeline.runner();
+    runner.bind(&Labels::from_pairs([("app", "x")]));
+    let details = runner.run(7, b"l", None).unwrap().labels();
+    assert_eq!(
+        details.get("__error_details__"),
+        Some(
+            "template: label:1:7: executing \"label\" at <.app.x>: can't evaluate field x in \
+             type string"
+        )
+    );
+}
+
+#[test]
 fn drop_and_keep_remove_labels_of_every_class() {
     check("| logfmt | drop a, b=\"2\", c=\"9\"", "a=1 b=2 c=3", "c=3");
     check("| json | drop __error__, __error_details__", "x", "");
@@ -282,13 +343,16 @@ fn labels_come_in_three_classes() {
 }
 
 #[test]
-fn a_template_beyond_fields_is_refused_by_name() {
+fn a_template_that_cannot_be_read_is_refused() {
     let refused = |stages: &str| compile(stages).unwrap_err().to_string();
-    assert_eq!(
-        refused("| line_format `{{ .a | upper }}`"),
-        "`line_format` template function `upper` is not supported yet"
+    let error = refused("| line_format `{{.a`");
+    assert!(error.starts_with("parse error : stage '"), "{error}");
+    assert!(
+        error.ends_with("template: line:1: unclosed action"),
+        "{error}"
     );
-    assert!(refused("| line_format `{{.a`").starts_with("parse error : stage '"));
+    let error = refused("| label_format b=`{{ env \"HOME\" }}`");
+    assert!(error.ends_with("function \"env\" not defined"), "{error}");
     let expr = parse("{a=\"b\"} | line_format `{{.a`").unwrap();
     assert!(check::pipeline(&expr).is_err());
 }

@@ -1,5 +1,26 @@
-//! Go's text/template, as far as `line_format` and `label_format` need it.
+//! Go's text/template with the functions that Loki gives it, for `line_format` and
+//! `label_format`. Reading order: [`tree`], [`parse`], [`value`], [`exec`], [`functions`].
+//!
+//! Our own, because a template here runs once a line over borrowed labels, has a budget, and
+//! tells errors as Go does; general ports of Go's templates have neither.
 
+mod budget;
+mod exec;
+mod float;
+mod functions;
+mod layout;
+mod number;
 mod parse;
+mod print;
+mod regexes;
+#[cfg(test)]
+mod tests;
+mod time;
+mod tree;
+mod value;
 
-pub use parse::{Part, Template};
+pub use exec::Program;
+pub use functions::Data;
+#[cfg(test)]
+pub use functions::names as function_names;
+pub use tree::{Part, Template};

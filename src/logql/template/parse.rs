@@ -3,184 +3,22 @@
 //! T1. Nesting is bounded by [`MAX_NESTING`], so that walking the tree by recursion is safe.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use crate::logql::lexer::unquote;
+use super::functions;
+use super::number;
+use super::tree::{Call, Command, Node, Number, Pipe, Template, TemplateError, Term, TermKind};
+use crate::logql::lexer::{unquote, unquote_bytes};
 
 /// Blocks and parentheses within each other.
 const MAX_NESTING: usize = 64;
 
-/// Every function a template may name; running one that is not there yet is refused later.
-const FUNCTIONS: &[&str] = &[
-    "and",
-    "or",
-    "not",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "len",
-    "index",
-    "slice",
-    "print",
-    "printf",
-    "println",
-    "html",
-    "js",
-    "urlquery",
-    "call",
-    "__line__",
-    "__timestamp__",
-    "lower",
-    "upper",
-    "title",
-    "trunc",
-    "substr",
-    "contains",
-    "hasPrefix",
-    "hasSuffix",
-    "indent",
-    "nindent",
-    "replace",
-    "repeat",
-    "trim",
-    "trimAll",
-    "trimSuffix",
-    "trimPrefix",
-    "b64enc",
-    "b64dec",
-    "default",
-    "ToLower",
-    "ToUpper",
-    "Replace",
-    "Trim",
-    "TrimLeft",
-    "TrimRight",
-    "TrimPrefix",
-    "TrimSuffix",
-    "TrimSpace",
-    "regexReplaceAll",
-    "regexReplaceAllLiteral",
-    "count",
-    "int",
-    "float64",
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "mod",
-    "addf",
-    "subf",
-    "mulf",
-    "divf",
-    "max",
-    "min",
-    "maxf",
-    "minf",
-    "ceil",
-    "floor",
-    "round",
-    "alignLeft",
-    "alignRight",
-    "fromJson",
-    "urlencode",
-    "urldecode",
-    "bytes",
-    "duration",
-    "duration_seconds",
-    "now",
-    "date",
-    "toDate",
-    "toDateInZone",
-    "unixEpoch",
-    "unixEpochMillis",
-    "unixEpochNanos",
-    "unixToTime",
-];
-
-/// A template that was read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Template {
-    pub nodes: Vec<Node>,
-    /// `{{define "name"}}` and `{{block "name" …}}`.
-    pub defined: BTreeMap<String, Vec<Node>>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Node {
-    Text(String),
-    Action(Pipe),
-    If {
-        condition: Pipe,
-        then: Vec<Node>,
-        otherwise: Vec<Node>,
-    },
-    With {
-        value: Pipe,
-        then: Vec<Node>,
-        otherwise: Vec<Node>,
-    },
-    Range {
-        over: Pipe,
-        body: Vec<Node>,
-        otherwise: Vec<Node>,
-    },
-    Template {
-        name: String,
-        dot: Option<Pipe>,
-    },
-    Break,
-    Continue,
-}
-
-/// `$x := first | second`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pipe {
-    /// Variables that get the value; two of them only in `range`.
-    pub variables: Vec<String>,
-    /// `:=` rather than `=`.
-    pub declares: bool,
-    /// Each: what is called, then its arguments. Never empty.
-    pub commands: Vec<Vec<Term>>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Term {
-    Dot,
-    Nil,
-    Bool(bool),
-    Text(String),
-    Int(i64),
-    Float(f64),
-    Function(&'static str),
-    /// `.a.b`
-    Field(Vec<String>),
-    /// `$x.a.b`
-    Variable(String, Vec<String>),
-    /// `(…).a.b`
-    Parenthesis(Box<Pipe>, Vec<String>),
-}
-
-/// Why a text is not a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateError {
-    pub line: usize,
-    pub reason: String,
-}
-
-impl fmt::Display for TemplateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "template: {}: {}", self.line, self.reason)
-    }
-}
-
 type Result<T> = std::result::Result<T, TemplateError>;
 
 impl Template {
-    pub fn parse(text: &str) -> Result<Self> {
+    /// Reads a template that errors and `{{template}}` call `name`.
+    pub fn parse(name: &'static str, text: &str) -> Result<Self> {
         let mut parser = Parser {
+            name,
             text,
             at: 0,
             trims_next: false,
@@ -191,6 +29,8 @@ impl Template {
         let (nodes, end) = parser.nodes(0, false)?;
         match end {
             BlockEnd::Text => Ok(Self {
+                name,
+                text: text.to_owned(),
                 nodes,
                 defined: parser.defined,
             }),
@@ -198,57 +38,6 @@ impl Template {
             BlockEnd::Else(_) => Err(parser.fail("unexpected {{else}}")),
         }
     }
-
-    /// The template as a row of texts and fields, if that is all it is; else the first
-    /// construct that is more.
-    pub fn plain(&self) -> std::result::Result<Vec<Part>, String> {
-        self.nodes
-            .iter()
-            .map(|node| match node {
-                Node::Text(text) => Ok(Part::Text(text.clone())),
-                Node::Action(pipe) => {
-                    if !pipe.variables.is_empty() {
-                        return Err("variable".to_owned());
-                    }
-                    let terms = pipe.commands.iter().flatten();
-                    for term in terms.clone() {
-                        if let Term::Function(name) = term
-                            && *name != "__line__"
-                        {
-                            return Err(format!("function `{name}`"));
-                        }
-                    }
-                    match pipe.commands.as_slice() {
-                        [command] => match command.as_slice() {
-                            [Term::Field(names)] if names.len() == 1 => {
-                                Ok(Part::Field(names[0].clone()))
-                            }
-                            [Term::Function("__line__")] => Ok(Part::Line),
-                            [Term::Text(text)] => Ok(Part::Text(text.clone())),
-                            _ => Err("expression".to_owned()),
-                        },
-                        _ => Err("pipeline".to_owned()),
-                    }
-                }
-                Node::If { .. } => Err("action `if`".to_owned()),
-                Node::With { .. } => Err("action `with`".to_owned()),
-                Node::Range { .. } | Node::Break | Node::Continue => {
-                    Err("action `range`".to_owned())
-                }
-                Node::Template { .. } => Err("action `template`".to_owned()),
-            })
-            .collect()
-    }
-}
-
-/// A piece of a plain template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    Text(String),
-    /// `{{.name}}`
-    Field(String),
-    /// `{{__line__}}`
-    Line,
 }
 
 enum BlockEnd {
@@ -273,6 +62,7 @@ enum Block {
 }
 
 struct Parser<'a> {
+    name: &'static str,
     text: &'a str,
     at: usize,
     /// The last action ended in `-}}`.
@@ -291,6 +81,7 @@ impl<'a> Parser<'a> {
     fn fail(&self, reason: impl Into<String>) -> TemplateError {
         let before = &self.text.as_bytes()[..self.at];
         TemplateError {
+            name: self.name,
             line: before.iter().filter(|b| **b == b'\n').count() + 1,
             reason: reason.into(),
         }
@@ -324,7 +115,7 @@ impl<'a> Parser<'a> {
             self.at += 2;
             if self.rest().starts_with('-') && self.rest()[1..].starts_with(is_blank) {
                 text = text.trim_end_matches(is_blank);
-                self.at += 1;
+                self.at += 2;
             }
             push_text(&mut nodes, text);
             if self.comment()? {
@@ -368,9 +159,10 @@ impl<'a> Parser<'a> {
                         return Err(self.fail("unexpected {{define}} inside of another block"));
                     }
                     self.blanks();
-                    let name = self.quoted_name()?;
+                    let at = self.at;
+                    let name = self.quoted_name(word)?;
                     let dot = if word == "block" {
-                        Some(self.pipe(nesting, false)?)
+                        Some(self.pipe(nesting, "block clause")?)
                     } else {
                         None
                     };
@@ -381,25 +173,26 @@ impl<'a> Parser<'a> {
                     self.variables = outer;
                     self.loops = outer_loops;
                     if !matches!(end, BlockEnd::End) {
-                        return Err(self.fail(format!("unexpected {{{{else}}}} in {word}")));
+                        return Err(self.fail(format!("unexpected {{{{else}}}} in {word} clause")));
                     }
-                    self.defined.insert(name.clone(), body);
+                    self.define(&name, body)?;
                     if dot.is_some() {
-                        nodes.push(Node::Template { name, dot });
+                        nodes.push(Node::Template(Call { at, name, dot }));
                     }
                 }
                 "template" => {
                     self.at += word.len();
                     self.blanks();
-                    let name = self.quoted_name()?;
+                    let at = self.at;
+                    let name = self.quoted_name(word)?;
                     self.blanks();
                     let dot = if self.at_close() {
                         None
                     } else {
-                        Some(self.pipe(nesting, false)?)
+                        Some(self.pipe(nesting, "template clause")?)
                     };
                     self.close()?;
-                    nodes.push(Node::Template { name, dot });
+                    nodes.push(Node::Template(Call { at, name, dot }));
                 }
                 "break" | "continue" => {
                     self.at += word.len();
@@ -413,7 +206,7 @@ impl<'a> Parser<'a> {
                     });
                 }
                 _ => {
-                    let pipe = self.pipe(nesting, false)?;
+                    let pipe = self.pipe(nesting, "command")?;
                     self.close()?;
                     nodes.push(Node::Action(pipe));
                 }
@@ -423,7 +216,12 @@ impl<'a> Parser<'a> {
 
     fn block(&mut self, block: Block, nesting: usize) -> Result<Node> {
         let scope = self.variables.len();
-        let pipe = self.pipe(nesting, block == Block::Range)?;
+        let context = match block {
+            Block::If => "if",
+            Block::With => "with",
+            Block::Range => "range",
+        };
+        let pipe = self.pipe(nesting, context)?;
         self.close()?;
         self.loops += usize::from(block == Block::Range);
         let (then, end) = self.nodes(nesting + 1, true)?;
@@ -466,6 +264,24 @@ impl<'a> Parser<'a> {
         })
     }
 
+    /// A later definition of a name takes the place of an empty one only.
+    fn define(&mut self, name: &str, body: Vec<Node>) -> Result<()> {
+        match self.defined.get(name) {
+            Some(earlier) if !is_empty(earlier) => {
+                if is_empty(&body) {
+                    return Ok(());
+                }
+                Err(self.fail(format!(
+                    "template: multiple definition of template {name:?}"
+                )))
+            }
+            _ => {
+                self.defined.insert(name.to_owned(), body);
+                Ok(())
+            }
+        }
+    }
+
     /// `{{else if …}}`: a block of its own that shares the `{{end}}`.
     fn chained(&mut self, block: Block, nesting: usize) -> Result<Node> {
         if nesting + 1 > MAX_NESTING {
@@ -479,14 +295,9 @@ impl<'a> Parser<'a> {
     /// Skips `{{/* … */}}`.
     fn comment(&mut self) -> Result<bool> {
         let inner = self.rest();
-        let inner = inner.trim_start_matches(is_blank);
-        let skipped = self.rest().len() - inner.len();
-        // Blanks before a comment are allowed only after a trim marker; being kinder costs
-        // nothing, since `/` begins no expression.
         if !inner.starts_with("/*") {
             return Ok(false);
         }
-        self.at += skipped;
         let Some(end) = inner.find("*/") else {
             return Err(self.fail("unclosed comment"));
         };
@@ -534,24 +345,22 @@ impl<'a> Parser<'a> {
 
     fn peek_word(&self) -> &'a str {
         let rest = self.rest();
-        let len = rest
-            .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .unwrap_or(rest.len());
-        &rest[..len]
+        &rest[..word_len(rest)]
     }
 
-    fn quoted_name(&mut self) -> Result<String> {
+    fn quoted_name(&mut self, clause: &str) -> Result<String> {
         match self.literal_text()? {
-            Some(name) => Ok(name),
-            None => Err(self.fail("expected the quoted name of a template")),
+            Some(name) => Ok(String::from_utf8_lossy(&name).into_owned()),
+            None => Err(self.fail(format!("expected the quoted name in {clause} clause"))),
         }
     }
 
     /// A string in quotes or backquotes, if one comes next.
-    fn literal_text(&mut self) -> Result<Option<String>> {
+    fn literal_text(&mut self) -> Result<Option<Vec<u8>>> {
         let rest = self.rest();
         if rest.starts_with('"') {
-            let (text, len) = unquote(rest).map_err(|_| self.fail("unterminated quoted string"))?;
+            let (text, len) =
+                unquote_bytes(rest).map_err(|_| self.fail("unterminated quoted string"))?;
             self.at += len;
             return Ok(Some(text));
         }
@@ -560,31 +369,38 @@ impl<'a> Parser<'a> {
                 .find('`')
                 .ok_or_else(|| self.fail("unterminated raw quoted string"))?;
             self.at += len + 2;
-            return Ok(Some(inner[..len].to_owned()));
+            return Ok(Some(inner.as_bytes()[..len].to_vec()));
         }
         Ok(None)
     }
 
-    fn pipe(&mut self, nesting: usize, in_range: bool) -> Result<Pipe> {
+    /// `context` is what the pipeline belongs to, as errors call it.
+    fn pipe(&mut self, nesting: usize, context: &str) -> Result<Pipe> {
         if nesting > MAX_NESTING {
             return Err(self.fail(format!(
                 "nested too deeply (more than {MAX_NESTING} levels)"
             )));
         }
         self.blanks();
-        let (variables, declares) = self.assignment(in_range)?;
-        let mut commands: Vec<Vec<Term>> = Vec::new();
+        let at = self.at;
+        let (variables, declares) = self.assignment(context)?;
+        // Known from here on, as in Go; one that has no value yet is an error when it runs.
+        self.variables.extend(variables.iter().cloned());
+        let mut commands: Vec<Command> = Vec::new();
         loop {
+            self.blanks();
+            if self.at_close() || self.rest().starts_with(')') {
+                break;
+            }
             let command = self.command(nesting)?;
             let not_callable = matches!(
-                command.first(),
+                command.terms.first().map(|term| &term.kind),
                 Some(
-                    Term::Dot
-                        | Term::Nil
-                        | Term::Bool(_)
-                        | Term::Text(_)
-                        | Term::Int(_)
-                        | Term::Float(_)
+                    TermKind::Dot
+                        | TermKind::Nil
+                        | TermKind::Bool(_)
+                        | TermKind::Text(..)
+                        | TermKind::Number(_)
                 )
             );
             if !commands.is_empty() && not_callable {
@@ -600,12 +416,11 @@ impl<'a> Parser<'a> {
             }
             self.at += 1;
         }
-        if declares {
-            self.variables.extend(variables.iter().cloned());
-        } else if let Some(unknown) = variables.iter().find(|v| !self.variables.contains(v)) {
-            return Err(self.fail(format!("undefined variable {unknown:?}")));
+        if commands.is_empty() {
+            return Err(self.fail(format!("missing value for {context}")));
         }
         Ok(Pipe {
+            at,
             variables,
             declares,
             commands,
@@ -613,13 +428,11 @@ impl<'a> Parser<'a> {
     }
 
     /// `$x :=`, `$x =`, and in `range` also `$i, $x :=`.
-    fn assignment(&mut self, in_range: bool) -> Result<(Vec<String>, bool)> {
+    fn assignment(&mut self, context: &str) -> Result<(Vec<String>, bool)> {
         let start = self.at;
         let mut names = Vec::new();
         while let Some(inner) = self.rest().strip_prefix('$') {
-            let len = inner
-                .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-                .unwrap_or(inner.len());
+            let len = word_len(inner);
             names.push(format!("${}", &inner[..len]));
             self.at += len + 1;
             self.blanks();
@@ -632,7 +445,10 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 return Ok((names, false));
             }
-            if in_range && names.len() == 1 && rest.starts_with(',') {
+            if rest.starts_with(',') {
+                if context != "range" || names.len() > 1 {
+                    return Err(self.fail(format!("too many declarations in {context}")));
+                }
                 self.at += 1;
                 self.blanks();
                 continue;
@@ -644,7 +460,9 @@ impl<'a> Parser<'a> {
         Ok((Vec::new(), false))
     }
 
-    fn command(&mut self, nesting: usize) -> Result<Vec<Term>> {
+    fn command(&mut self, nesting: usize) -> Result<Command> {
+        self.blanks();
+        let at = self.at;
         let mut terms = Vec::new();
         loop {
             self.blanks();
@@ -655,8 +473,8 @@ impl<'a> Parser<'a> {
             if self.at_close() || rest.starts_with(['|', ')']) {
                 break;
             }
-            terms.push(self.term(nesting)?);
-            // Terms stand apart.
+            terms.push(self.operand(nesting)?);
+            // Operands stand apart.
             let rest = self.rest();
             if !(rest.is_empty()
                 || rest.starts_with(is_blank)
@@ -667,90 +485,118 @@ impl<'a> Parser<'a> {
                 return Err(self.fail(format!("unexpected {c:?} in operand")));
             }
         }
-        match terms.as_slice() {
-            [] => Err(self.fail("missing value for command")),
-            [Term::Nil] => Err(self.fail("nil is not a command")),
-            [
-                Term::Text(_) | Term::Int(_) | Term::Float(_) | Term::Bool(_),
-                _,
-                ..,
-            ] => Err(self.fail("can't give argument to non-function")),
-            _ => Ok(terms),
+        if terms.is_empty() {
+            return Err(self.fail("empty command"));
         }
+        Ok(Command { at, terms })
+    }
+
+    /// A term, and the fields of it that follow.
+    fn operand(&mut self, nesting: usize) -> Result<Term> {
+        let term = self.term(nesting)?;
+        let at = self.at;
+        let fields = self.fields()?;
+        if fields.is_empty() {
+            return Ok(term);
+        }
+        let kind = match term.kind {
+            TermKind::Field(mut names) => {
+                names.extend(fields);
+                TermKind::Field(names)
+            }
+            TermKind::Variable(name, _) => TermKind::Variable(name, fields),
+            TermKind::Dot
+            | TermKind::Nil
+            | TermKind::Bool(_)
+            | TermKind::Text(..)
+            | TermKind::Number(_) => {
+                return Err(self.fail(format!("unexpected . after term {:?}", term.to_string())));
+            }
+            _ => TermKind::Chain(Box::new(term), fields),
+        };
+        Ok(Term { at, kind })
     }
 
     fn term(&mut self, nesting: usize) -> Result<Term> {
-        if let Some(text) = self.literal_text()? {
-            return Ok(Term::Text(text));
-        }
+        let at = self.at;
         let rest = self.rest();
         let first = rest.chars().next().unwrap_or(' ');
-        match first {
+        let kind = match first {
+            '"' | '`' => {
+                let Some(text) = self.literal_text()? else {
+                    return Err(self.fail("expected a string"));
+                };
+                TermKind::Text(text, rest[..self.at - at].to_owned())
+            }
             '(' => {
                 self.at += 1;
-                let inner = self.pipe(nesting + 1, false)?;
+                let inner = self.pipe(nesting + 1, "parenthesized pipeline")?;
                 self.blanks();
                 if !self.rest().starts_with(')') {
                     return Err(self.fail("unclosed left paren"));
                 }
                 self.at += 1;
-                let fields = self.fields()?;
-                Ok(Term::Parenthesis(Box::new(inner), fields))
+                return Ok(Term {
+                    at: inner.at,
+                    kind: TermKind::Parenthesis(Box::new(inner)),
+                });
             }
             '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => {
-                let fields = self.fields()?;
-                if fields.is_empty() {
-                    self.at += 1;
-                    return Ok(Term::Dot);
+                let len = word_len(&rest[1..]);
+                self.at += len + 1;
+                match len {
+                    0 => TermKind::Dot,
+                    _ => TermKind::Field(vec![rest[1..=len].to_owned()]),
                 }
-                Ok(Term::Field(fields))
             }
             '$' => {
-                let len = rest[1..]
-                    .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-                    .unwrap_or(rest.len() - 1);
+                let len = word_len(&rest[1..]);
                 let name = rest[..=len].to_owned();
                 if !self.variables.contains(&name) {
                     return Err(self.fail(format!("undefined variable {name:?}")));
                 }
                 self.at += len + 1;
-                let fields = self.fields()?;
-                Ok(Term::Variable(name, fields))
+                TermKind::Variable(name, Vec::new())
             }
-            '\'' => self.character(),
-            '0'..='9' | '+' | '-' | '.' => self.number(),
+            '\'' => self.character()?,
+            '0'..='9' | '+' | '-' | '.' => {
+                let (len, number) = number::scan(rest);
+                let number = number.map_err(|reason| self.fail(reason))?;
+                self.at += len;
+                TermKind::Number(number)
+            }
             _ => {
                 let word = self.peek_word();
-                let term = match word {
+                let kind = match word {
                     "" => return Err(self.fail(format!("unexpected {first:?} in command"))),
-                    "true" => Term::Bool(true),
-                    "false" => Term::Bool(false),
-                    "nil" => Term::Nil,
-                    _ => match FUNCTIONS.iter().find(|name| **name == word) {
-                        Some(name) => Term::Function(name),
+                    "true" => TermKind::Bool(true),
+                    "false" => TermKind::Bool(false),
+                    "nil" => TermKind::Nil,
+                    "if" | "else" | "end" | "with" | "range" | "define" | "block" | "template"
+                    | "break" | "continue" => {
+                        return Err(self.fail(format!("unexpected <{word}> in operand")));
+                    }
+                    _ => match functions::find(word) {
+                        Some(function) => TermKind::Function(function),
                         None => {
                             return Err(self.fail(format!("function {word:?} not defined")));
                         }
                     },
                 };
                 self.at += word.len();
-                Ok(term)
+                kind
             }
-        }
+        };
+        Ok(Term { at, kind })
     }
 
     /// `.a.b`, maybe nothing.
     fn fields(&mut self) -> Result<Vec<String>> {
         let mut fields = Vec::new();
         while let Some(inner) = self.rest().strip_prefix('.') {
-            let len = inner
-                .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-                .unwrap_or(inner.len());
+            let len = word_len(inner);
             if len == 0 {
-                if !fields.is_empty() {
-                    return Err(self.fail("unexpected . after field"));
-                }
-                break;
+                return Err(self.fail("unexpected <.> in operand"));
             }
             fields.push(inner[..len].to_owned());
             self.at += len + 1;
@@ -759,7 +605,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `'x'`, a number in Go.
-    fn character(&mut self) -> Result<Term> {
+    fn character(&mut self) -> Result<TermKind> {
         let rest = self.rest();
         let end = rest[1..]
             .char_indices()
@@ -786,52 +632,31 @@ impl<'a> Parser<'a> {
             return Err(self.fail("malformed character constant"));
         };
         self.at += end + 1;
-        Ok(Term::Int(i64::from(u32::from(c))))
-    }
-
-    fn number(&mut self) -> Result<Term> {
-        let rest = self.rest();
-        let sign = usize::from(rest.starts_with(['+', '-']));
-        let mut len = sign;
-        let mut previous = ' ';
-        for c in rest[sign..].chars() {
-            let is_part = c.is_ascii_alphanumeric()
-                || matches!(c, '.' | '_')
-                || (matches!(c, '+' | '-') && matches!(previous, 'e' | 'E' | 'p' | 'P'));
-            if !is_part {
-                break;
-            }
-            previous = c;
-            len += c.len_utf8();
-        }
-        let text = &rest[..len];
-        let bad = || self.fail(format!("bad number syntax: {text:?}"));
-        let digits = text[sign..].replace('_', "");
-        let negative = text.starts_with('-');
-        let radix = match digits.get(..2).map(str::to_ascii_lowercase).as_deref() {
-            Some("0x") => 16,
-            Some("0o") => 8,
-            Some("0b") => 2,
-            _ => 10,
-        };
-        let term = if radix != 10 {
-            let value = i64::from_str_radix(&digits[2..], radix).map_err(|_| bad())?;
-            Term::Int(if negative { -value } else { value })
-        } else if let Ok(value) = digits.parse::<i64>() {
-            Term::Int(if negative { -value } else { value })
-        } else if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-            let value: f64 = digits.parse().map_err(|_| bad())?;
-            Term::Float(if negative { -value } else { value })
-        } else {
-            return Err(bad());
-        };
-        self.at += len;
-        Ok(term)
+        let value = u32::from(c);
+        Ok(TermKind::Number(Number {
+            text: rest[..=end].to_owned(),
+            int: Some(i64::from(value)),
+            float: f64::from(value),
+            is_float: false,
+        }))
     }
 }
 
 fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n')
+}
+
+/// Bytes of the name that `text` begins with.
+fn word_len(text: &str) -> usize {
+    text.find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(text.len())
+}
+
+/// Whether a template would write nothing but blanks.
+fn is_empty(nodes: &[Node]) -> bool {
+    nodes
+        .iter()
+        .all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()))
 }
 
 fn push_text(nodes: &mut Vec<Node>, text: &str) {
@@ -843,6 +668,11 @@ fn push_text(nodes: &mut Vec<Node>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logql::template::Part;
+
+    fn parse(text: &str) -> Result<Template> {
+        Template::parse("line", text)
+    }
 
     #[test]
     fn what_go_refuses_is_refused() {
@@ -854,47 +684,114 @@ mod tests {
             "{{ else }}",
             "{{ $x }}",
             "{{ .a | 5 }}",
+            "{{ .a | nil }}",
             "{{ }}",
             "{{ .a b }}",
             "{{ \"x }}",
             "{{ (.a }}",
+            "{{ .a) }}",
             "{{ break }}",
+            "{{ range 3 }}{{ break 1 }}{{ end }}",
+            "{{ range 3 }}{{ else }}{{ break }}{{ end }}",
             "{{/* open }}",
+            "{{ /* c */ }}",
             "{{ 1x }}",
+            "{{ 08 }}",
             "{{ .a..b }}",
+            "{{ .a. }}",
+            "{{ \"x\".y }}",
+            "{{ 'ab' }}",
+            "{{ | .a }}",
+            "{{ if }}x{{ end }}",
             "{{ if .a }}{{ else }}{{ else }}{{ end }}",
-            "{{ \"a\" .b }}",
+            "{{ with .a }}{{ else if .b }}{{ end }}",
+            "{{ range .a }}{{ else with .b }}{{ end }}",
+            "{{ range $a, $b, $c := .x }}{{ end }}",
+            "{{ $x, $y := 1 }}",
+            "{{ with $x := 5 }}{{ end }}{{ $x }}",
+            "{{ define \"x\" }}a{{ end }}{{ define \"x\" }}b{{ end }}",
+            "{{ define \"x\" }}{{ else }}{{ end }}",
+            "{{ if true }}{{ define \"x\" }}{{ end }}{{ end }}",
+            "{{ template x }}",
+            "{{ block \"x\" }}{{ end }}",
         ] {
-            assert!(Template::parse(bad).is_err(), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
         }
         let deep = "{{ if .a }}".repeat(5000);
-        assert!(Template::parse(&deep).is_err());
-        assert!(
-            Template::parse(&format!(
-                "{{{{ {} .a {} }}}}",
-                "(".repeat(9999),
-                ")".repeat(9999)
-            ))
-            .is_err()
-        );
+        assert!(parse(&deep).is_err());
+        let deep = format!("{{{{ {} .a {} }}}}", "(".repeat(9999), ")".repeat(9999));
+        assert!(parse(&deep).is_err());
+        let error = parse("a\n{{ foo }}").unwrap_err().to_string();
+        assert_eq!(error, "template: line:2: function \"foo\" not defined");
+    }
+
+    /// A constant with an argument was refused when it was read. Go finds that only when it
+    /// runs, so such a query answers, with its errors in `__error__`.
+    #[test]
+    fn what_go_finds_only_at_run_time_is_read() {
+        for good in [
+            "{{ \"a\" .b }}",
+            "{{ nil }}",
+            "{{ $y = 1 }}",
+            "{{ $x := $x }}",
+            "{{ template \"gone\" }}",
+            "{{ lower }}",
+            "{{ .a | }}",
+            "{{ now.Year }}",
+            "{{ define \"x\" }} {{ end }}{{ define \"x\" }}b{{ end }}",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
     }
 
     #[test]
     fn markers_trim_the_text_beside_them() {
-        let template = Template::parse("a \n {{- .b -}} \n c {{ .d }} e").unwrap();
+        let template = parse("a \n {{- .b -}} \n c {{ .d }} e{{- /* note */ -}} f").unwrap();
         let parts = template.plain().unwrap();
-        let text = |t: &str| Part::Text(t.to_owned());
+        let text = |t: &str| Part::Text(t.into());
         let field = |t: &str| Part::Field(t.to_owned());
         assert_eq!(
             parts,
-            [text("a"), field("b"), text("c "), field("d"), text(" e")]
+            [
+                text("a"),
+                field("b"),
+                text("c "),
+                field("d"),
+                text(" e"),
+                text("f")
+            ]
         );
     }
 
     #[test]
-    fn more_than_fields_is_named() {
-        let plain = |text: &str| Template::parse(text).unwrap().plain().unwrap_err();
-        assert_eq!(plain("{{ .a | lower }}"), "function `lower`");
-        assert_eq!(plain("{{ if .a }}x{{ end }}"), "action `if`");
+    fn only_texts_fields_and_the_line_are_plain() {
+        assert!(
+            parse("{{.a}}{{__line__}}{{`x`}}")
+                .unwrap()
+                .plain()
+                .is_some()
+        );
+        for more in [
+            "{{.a | lower}}",
+            "{{if .a}}{{end}}",
+            "{{.a.b}}",
+            "{{$x := .a}}",
+        ] {
+            assert!(parse(more).unwrap().plain().is_none(), "{more}");
+        }
+    }
+
+    #[test]
+    fn fields_are_those_that_may_be_looked_at() {
+        let fields = |text: &str| {
+            let template = parse(text).unwrap();
+            template.fields().map(|f| f.join(" "))
+        };
+        assert_eq!(
+            fields("{{.a}}{{if eq .b (lower .c)}}{{$.d}}{{else}}{{(.e).f}}{{end}}").unwrap(),
+            "a b c d e"
+        );
+        assert_eq!(fields("{{range .}}{{end}}"), None);
+        assert_eq!(fields("{{template \"x\" $}}"), None);
     }
 }
