@@ -597,7 +597,7 @@ fn answers_are_compared_as_the_case_says() {
 }
 
 /// Cases whose feature is not there yet, and why. docs/compatibility.md lists them, too.
-const NOT_YET: [(&str, &str); 14] = [
+const NOT_YET: [(&str, &str); 8] = [
     ("line-format-mix", "functions in templates"),
     ("line-format-error", "functions in templates"),
     ("line-format-funcs", "functions in templates"),
@@ -605,12 +605,6 @@ const NOT_YET: [(&str, &str); 14] = [
     ("line-format-units", "functions in templates"),
     ("line-format-range", "actions in templates"),
     ("line-format-printf", "functions in templates"),
-    ("index-volume", "volume"),
-    ("index-volume-labels", "volume"),
-    ("default-volume-service", "volume"),
-    ("detected-fields", "detected fields"),
-    ("detected-field-values", "detected fields"),
-    ("default-detected-fields-sm", "detected fields"),
     ("otlp-basic", "logs by OTLP"),
 ];
 
@@ -622,6 +616,8 @@ fn appliance(profile: Profile) -> Appliance {
         Profile::Plain => setup
             .set("loki.discover_service_name", "[]")
             .set("loki.discover_log_levels", false)
+            // As in Loki by default; one case is about that.
+            .set("loki.patterns", false)
             .start(),
         Profile::Default => setup.start(),
     }

@@ -6,6 +6,8 @@
 //! R1. Every answer is valid JSON and ends with a newline.
 //! R2. Sample values never have an exponent; times have at most three decimals.
 
+pub mod explore;
+
 use std::io::Write;
 
 use crate::model::series::{Grid, Series};

@@ -15,6 +15,8 @@ use crate::model::time::{HOUR, MINUTE, SECOND};
 use crate::model::{Direction, LogBatch};
 use crate::protocol::loki::push::encode::{Entry, snappy};
 use crate::query::answer::{AnswerEntry, AnswerStream, QueryStats};
+use crate::query::patterns::{PatternCounts, PatternQuery};
+use crate::query::volume::{AggregateBy, Steps, Volume, VolumeQuery};
 use crate::runtime::permits::{Budget, Permit};
 use crate::telemetry::metrics::Metrics;
 
@@ -27,6 +29,7 @@ struct Memory {
     log_queries: Mutex<Vec<LogQuery>>,
     metric_queries: Mutex<Vec<MetricQuery>>,
     asked: Mutex<Vec<(Arc<str>, TimeRange, usize)>>,
+    volumes: Mutex<Vec<VolumeQuery>>,
     /// Series of each metric answer.
     series: usize,
     refusal: Option<Refusal>,
@@ -180,6 +183,30 @@ impl LogReader for Arc<Memory> {
             bytes: 3,
             entries: 4,
         })
+    }
+}
+
+impl explore::ExploreReader for Arc<Memory> {
+    async fn volume(&self, _: &Arc<str>, query: VolumeQuery) -> Result<Vec<Volume>, QueryError> {
+        let volume = Volume {
+            labels: Labels::from_pairs([("a", "1")]),
+            bytes: vec![(query.steps.shown(0), 7)],
+        };
+        self.volumes.lock().push(query);
+        Ok(vec![volume])
+    }
+
+    async fn patterns(
+        &self,
+        _: &Arc<str>,
+        _: Vec<Matcher>,
+        query: PatternQuery,
+    ) -> Result<Vec<PatternCounts>, QueryError> {
+        Ok(vec![PatternCounts {
+            pattern: "a <_>".into(),
+            level: "info".into(),
+            samples: vec![(query.step / SECOND, 5)],
+        }])
     }
 }
 
