@@ -336,6 +336,31 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logql::stage::pattern::LinePattern;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// M2. Text that looks like a capture, next to brackets that are none, may come out as
+        /// a template that misses its line; it must be a template all the same.
+        #[test]
+        fn templates_are_taken_by_logql_and_match_their_lines(
+            lines in proptest::collection::vec(
+                r#"(ab|user|x5|7|é|k=| |"|:|/|,|=|<|_|>|<a>|\{|\[|\t){1,12}"#, 1..20
+            )
+        ) {
+            let mut miner = Miner::default();
+            let found: Vec<Option<usize>> =
+                lines.iter().map(|line| miner.add_line(line.as_bytes(), "")).collect();
+            for (line, number) in lines.iter().zip(found) {
+                let template = miner.template(number.expect("UTF-8")).0;
+                let pattern = LinePattern::parse(&template);
+                prop_assert!(pattern.is_ok(), "{:?}: {:?}", template, pattern);
+                if !line.contains('<') && let Ok(pattern) = pattern {
+                    prop_assert!(pattern.matches(line.as_bytes()), "{:?} in {:?}", template, line);
+                }
+            }
+        }
+    }
 
     fn query(step: i64) -> PatternQuery {
         PatternQuery {

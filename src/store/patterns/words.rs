@@ -139,7 +139,16 @@ pub fn cut(line: &[u8], limit: usize, words: &mut Vec<Word>) -> u64 {
         done = at;
     }
     if whole {
-        return mix_gap(shape, &text[done..]);
+        let tail = &text[done..];
+        if let Some(last) = words.last_mut()
+            && last.varies
+            && joins(tail)
+        {
+            // `12:34:` is one, too: `<_>:` would end at its first colon.
+            last.end = text.len() as u32;
+            return mix_gap(shape, b"");
+        }
+        return mix_gap(shape, tail);
     }
     // The rest, as one word that varies.
     match words.last_mut() {
@@ -227,6 +236,7 @@ mod tests {
             ),
             ("<div>5 <_> a<b>", "<<div>5> <<_>> [a]<<b>>"),
             ("a < b > c <5> é", "[a] < [b] > [c] <<5>> [é]"),
+            ("at 12:34:", "[at] <12:34:>"),
             ("", ""),
             (" \t", " \t"),
         ] {
