@@ -361,17 +361,18 @@ fn largest(sums: Sums<'_>, limit: usize) -> Vec<Volume> {
     for ((group, step), bytes) in sums.bytes {
         by_group.entry(group).or_default().push((step, bytes));
     }
-    let mut all: Vec<(u64, String, u32, Vec<(u32, u64)>)> = by_group
-        .into_iter()
+    let mut ranked: Vec<(u64, String, u32)> = by_group
+        .iter()
         .map(|(group, steps)| {
             let total = steps.iter().map(|(_, bytes)| bytes).sum();
-            let name = sums.groups.labels[group as usize].to_string();
-            (total, name, group, steps)
+            let name = sums.groups.labels[*group as usize].to_string();
+            (total, name, *group)
         })
         .collect();
-    all.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    all.truncate(limit);
-    let volumes = all.into_iter().map(|(_, _, group, mut bytes)| {
+    ranked.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    ranked.truncate(limit);
+    let volumes = ranked.into_iter().map(|(_, _, group)| {
+        let mut bytes = by_group.remove(&group).unwrap_or_default();
         bytes.sort_unstable();
         Volume {
             labels: sums.groups.labels[group as usize].clone(),

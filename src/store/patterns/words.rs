@@ -118,12 +118,7 @@ pub fn cut(line: &[u8], limit: usize, words: &mut Vec<Word>) -> u64 {
             whole = false;
             break;
         }
-        let names = !varies
-            && match &text[at..] {
-                [b'=' | b':', ..] => true,
-                [b'"', b':', ..] => true,
-                _ => false,
-            };
+        let names = !varies && matches!(&text[at..], [b'=' | b':', ..] | [b'"', b':', ..]);
         let hash = if varies { 0 } else { xxh3_64(&text[start..at]) };
         shape = mix_gap(shape, gap);
         if names {
