@@ -14,6 +14,7 @@ use watchpost::model::{Labels, LogBatch, LogEntry, StreamEntries, StreamId};
 use watchpost::protocol::loki::push::{Coding, DecodeLimits, PushFormat, decode_push};
 use watchpost::store::chunk::{ChunkReader, LineBlock, encode};
 use watchpost::store::index::Analyzer;
+use watchpost::store::patterns;
 use watchpost::store::span::{SpanBlock, SpanBlockBuilder, TagCensus};
 use watchpost::store::{encode_batch, seal};
 
@@ -104,6 +105,16 @@ fn chunk_analyze(bencher: Bencher<'_, '_>) {
     bencher
         .counter(BytesCount::new(block.text.len()))
         .bench(|| seal::analyze(divan::black_box(&block)).0.len());
+}
+
+/// What patterns add to sealing a chunk.
+#[divan::bench]
+fn chunk_patterns(bencher: Bencher<'_, '_>) {
+    let block = lines(CHUNK);
+    let labels = Labels::from_pairs([("app", "shop"), ("host", "data-01")]);
+    bencher
+        .counter(BytesCount::new(block.text.len()))
+        .bench(|| patterns::mine(&labels, divan::black_box(&block)).len());
 }
 
 #[divan::bench]

@@ -180,6 +180,14 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
             max_entries_limit: to_usize(config.loki.limits.max_entries_limit_per_query),
             max_query_length: config.loki.limits.max_query_length,
             max_query_series: to_usize(config.loki.limits.max_query_series),
+            explore: loki::explore::ExploreOptions {
+                patterns: config.loki.patterns,
+                discover_log_levels: config.loki.discover_log_levels,
+                discover_service_name: config.loki.discover_service_name.clone(),
+                query_timeout: config.loki.limits.query_timeout,
+                retention: config.storage.retention,
+                ..loki::explore::ExploreOptions::default()
+            },
             ..loki::Options::default()
         },
         pool: pool.clone(),
@@ -360,6 +368,7 @@ fn open_store(
         },
         retention: config.storage.retention,
         min_free_bytes: config.storage.min_free_bytes,
+        mine_patterns: config.loki.patterns,
         decoder: Arc::new(sinks::decode_record),
         on_failure: Arc::new(|error| {
             // Going on would mean acknowledging what may be lost.

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
 use crate::model::{Labels, Matcher, TimeRange};
+use crate::query::patterns::{PatternCounts, PatternQuery};
+use crate::query::volume::{Volume, VolumeQuery};
 use crate::query::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
 };
 use crate::server::loki::LogReader;
+use crate::server::loki::explore::ExploreReader;
 use crate::server::spans::TraceReader;
 
 impl LogReader for Querier {
@@ -58,6 +61,25 @@ impl LogReader for Querier {
         range: TimeRange,
     ) -> Result<IndexStats, QueryError> {
         Querier::index_stats(self, tenant, matchers, range).await
+    }
+}
+
+impl ExploreReader for Querier {
+    async fn volume(
+        &self,
+        tenant: &Arc<str>,
+        query: VolumeQuery,
+    ) -> Result<Vec<Volume>, QueryError> {
+        Querier::volume(self, tenant, query).await
+    }
+
+    async fn patterns(
+        &self,
+        tenant: &Arc<str>,
+        matchers: Vec<Matcher>,
+        query: PatternQuery,
+    ) -> Result<Vec<PatternCounts>, QueryError> {
+        Querier::patterns(self, tenant, matchers, query).await
     }
 }
 

@@ -57,6 +57,7 @@ pub struct Loki {
     pub tenancy: bool,
     pub discover_service_name: Vec<String>,
     pub discover_log_levels: bool,
+    pub patterns: bool,
     pub limits: LokiLimits,
 }
 

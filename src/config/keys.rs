@@ -87,6 +87,7 @@ pub const KEYS: &[Key] = &[
         D::Names(SERVICE_NAME_LABELS),
     ),
     key("loki.discover_log_levels", K::Bool, D::Bool(true)),
+    key("loki.patterns", K::Bool, D::Bool(true)),
     key("loki.limits.max_body_size", K::Size, D::Text("64MiB")),
     key("loki.limits.max_line_size", K::Size, D::Text("256KiB")),
     key(

@@ -74,6 +74,8 @@ pub struct Loki {
     pub tenancy: bool,
     pub discover_service_name: Vec<String>,
     pub discover_log_levels: bool,
+    /// Mine patterns when chunks are sealed, and answer for them.
+    pub patterns: bool,
     pub limits: LokiLimits,
 }
 
@@ -405,6 +407,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         tenancy,
         discover_service_name,
         discover_log_levels,
+        patterns,
         limits,
     } = loki;
     let file::LokiLimits {
@@ -465,6 +468,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         tenancy,
         discover_service_name,
         discover_log_levels,
+        patterns,
         limits,
     })
 }

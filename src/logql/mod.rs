@@ -19,7 +19,7 @@ pub mod stage;
 mod template;
 #[cfg(test)]
 mod tests;
-mod units;
+pub mod units;
 
 pub use error::ParseError;
 pub use parser::{parse, parse_push_labels, parse_selector, parse_selector_or_all};

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::labels::Labels;
 
 /// Keys that name a level, in order of preference.
-const KEYS: [&str; 14] = [
+pub const KEYS: [&str; 14] = [
     "level",
     "LEVEL",
     "Level",

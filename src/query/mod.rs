@@ -6,13 +6,16 @@
 //! ```
 
 pub mod answer;
+pub mod fields;
 mod labels;
 pub mod limits;
 mod logs;
+pub mod patterns;
 mod prune;
 mod samples;
 mod scan;
 mod traces;
+pub mod volume;
 
 pub use answer::{
     AnswerEntry, AnswerStream, IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery,

@@ -18,6 +18,7 @@
 //! 02 stream id        -> tenant and labels (streams.rs)
 //! 03 stream id        -> journal position up to which its lines are sealed
 //! 04 chunk u32        -> gram filter (index/filter.rs)
+//! 05 chunk u32        -> patterns, where mining is on (patterns/record.rs)
 //! ```
 //!
 //! A span day's family (the day of *arrival*, so that no clock of a sender opens old days):
@@ -140,6 +141,8 @@ pub mod prefix {
     pub const TRACE: u8 = 2;
     pub const SEALED_THROUGH: u8 = 3;
     pub const FILTER: u8 = 4;
+    /// Patterns of a log day; operations of a span day.
+    pub const PATTERNS: u8 = 5;
     pub const OPERATION: u8 = 5;
 }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
-//! L in `chunk/lines`, D in `partition`, I in `index`, W in `writer`, C in `keeper`.
+//! L in `chunk/lines`, M in `patterns`, D in `partition`, I in `index`, W in `writer`, C in `keeper`.
 
 pub mod chunk;
 pub mod codec;
@@ -24,6 +24,7 @@ pub mod layout;
 mod metrics;
 pub mod options;
 pub mod partition;
+pub mod patterns;
 pub mod recovery;
 pub mod retention;
 pub mod seal;

@@ -46,6 +46,8 @@ pub struct Options {
     pub retention: Option<Duration>,
     /// Free bytes on the disk below which nothing is accepted.
     pub min_free_bytes: u64,
+    /// Mine the patterns of lines when chunks are sealed.
+    pub mine_patterns: bool,
     pub decoder: Decoder,
     pub on_failure: OnFailure,
     pub clock: Clock,

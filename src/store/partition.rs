@@ -164,6 +164,9 @@ impl Partition {
         batch.put(number_key(prefix::DATA, number), sealed.chunk);
         batch.put(number_key(prefix::META, number), meta.encode());
         batch.put(number_key(prefix::FILTER, number), sealed.filter);
+        if let Some(patterns) = sealed.patterns {
+            batch.put(number_key(prefix::PATTERNS, number), patterns);
+        }
         batch.put(
             stream_key(prefix::SEALED_THROUGH, meta.stream),
             sealed.through.encode(),
@@ -286,6 +289,16 @@ impl Partition {
     ) -> Result<Option<T>, StoreError> {
         self.kv
             .get(&self.name, &number_key(prefix::FILTER, number), read)
+    }
+
+    /// Hands the patterns of a chunk to `read`; `None` when it was not mined.
+    pub fn patterns<T>(
+        &self,
+        number: u32,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        self.kv
+            .get(&self.name, &number_key(prefix::PATTERNS, number), read)
     }
 
     /// Visits the gram filters from number `from` on, in order, until `visit` returns false.

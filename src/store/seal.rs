@@ -11,6 +11,7 @@ use super::head::Through;
 use super::head::logs::{FrozenHead, HeadKey};
 use super::head::spans::FrozenSpans;
 use super::index::{Analyzer, ChunkFlags};
+use super::patterns;
 use super::span::{BlockMeta, SpanBlock, TagCensus};
 use super::streams::Stream;
 use crate::model::Day;
@@ -28,6 +29,8 @@ pub struct SealedChunk {
     pub meta: ChunkMeta,
     pub chunk: Vec<u8>,
     pub filter: Vec<u8>,
+    /// What its lines have in common (patterns/record.rs); `None`: not mined.
+    pub patterns: Option<Vec<u8>>,
     /// Distinct words with a blank between them.
     pub words: String,
     pub through: Through,
@@ -49,8 +52,8 @@ pub struct SealedBlock {
     pub through: Through,
 }
 
-/// Sorts, compresses and analyses the lines of a head.
-pub fn seal_logs(head: &FrozenHead) -> Result<SealedChunk, StoreError> {
+/// Sorts, compresses and analyses the lines of a head; mines their patterns if asked to.
+pub fn seal_logs(head: &FrozenHead, mine: bool) -> Result<SealedChunk, StoreError> {
     let mut block = LineBlock::default();
     for part in &head.parts {
         block.append(part);
@@ -66,6 +69,7 @@ pub fn seal_logs(head: &FrozenHead) -> Result<SealedChunk, StoreError> {
         meta,
         chunk,
         filter,
+        patterns: mine.then(|| patterns::mine(&head.stream.labels, &block)),
         words,
         through: head.through,
     })

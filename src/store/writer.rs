@@ -570,8 +570,9 @@ impl Writer {
         open.frozen.push(frozen.clone());
         self.sealing.begin(key, frozen.through);
         let shared = self.shared.clone();
+        let mine = shared.options.mine_patterns;
         self.shared.options.pool.detach(Lane::First, move || {
-            let sealed = std::panic::catch_unwind(|| seal_logs(&frozen));
+            let sealed = std::panic::catch_unwind(|| seal_logs(&frozen, mine));
             shared.inbox.push_internal(match sealed {
                 Ok(Ok(sealed)) => Internal::Chunk(Box::new(sealed)),
                 Ok(Err(error)) => Internal::SealFailed(error),

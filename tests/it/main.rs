@@ -6,6 +6,7 @@ mod appliance;
 mod bad_input;
 mod config;
 mod crash;
+mod drilldown;
 mod files;
 mod loki_cases;
 mod queries;

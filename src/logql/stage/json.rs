@@ -109,6 +109,60 @@ impl Walk<'_, '_, '_> {
     }
 }
 
+/// Calls `visit` with the label's name and the members that lead to it, for every value that
+/// `| json` would make a label of; as far as the line is well-formed.
+pub fn member_paths(line: &[u8], mut visit: impl FnMut(&str, &[String])) {
+    let mut reader = Reader::new(line);
+    reader.blanks();
+    let mut path = Vec::new();
+    let _ = paths_of_object(&mut reader, &mut String::new(), &mut path, &mut visit);
+}
+
+fn paths_of_object(
+    reader: &mut Reader<'_>,
+    name: &mut String,
+    path: &mut Vec<String>,
+    visit: &mut impl FnMut(&str, &[String]),
+) -> Result<(), &'static str> {
+    if !reader.eat(b'{') {
+        return Err("value is not a JSON object");
+    }
+    if path.len() > MAX_DEPTH {
+        return Err("nested too deeply");
+    }
+    reader.blanks();
+    if reader.eat(b'}') {
+        return Ok(());
+    }
+    let outer = name.len();
+    loop {
+        let (key, escaped) = reader.key()?;
+        let mut plain = Vec::new();
+        if escaped {
+            unescape(&reader.text[key], &mut plain)?;
+        } else {
+            plain.extend_from_slice(&reader.text[key]);
+        }
+        if outer > 0 {
+            name.push('_');
+        }
+        let named = push_sanitised(name, &plain);
+        path.push(String::from_utf8_lossy(&plain).into_owned());
+        if named && reader.peek() == Some(b'{') {
+            paths_of_object(reader, name, path, visit)?;
+        } else if let Value::Text(..) | Value::Plain(_) = reader.value()?
+            && named
+        {
+            visit(name, path);
+        }
+        path.pop();
+        name.truncate(outer);
+        if !reader.more(b'}')? {
+            return Ok(());
+        }
+    }
+}
+
 /// `| json a="x.y[0]"`: values at paths.
 #[derive(Debug)]
 pub struct JsonPaths(Vec<(NameId, JsonPath)>);

@@ -10,7 +10,7 @@ use super::pipeline::{CompileError, LineMatcher};
 mod decolorize;
 mod drop_keep;
 pub mod ip;
-mod json;
+pub mod json;
 pub mod json_path;
 mod json_reader;
 mod label_filter;

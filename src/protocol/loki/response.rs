@@ -6,6 +6,8 @@
 //! R1. Every answer is valid JSON and ends with a newline.
 //! R2. Sample values never have an exponent; times have at most three decimals.
 
+pub mod explore;
+
 use std::io::Write;
 
 use crate::model::series::{Grid, Series};
@@ -120,8 +122,12 @@ pub fn scalar(at: Timestamp, value: f64, frame: &Frame<'_>) -> Vec<u8> {
 }
 
 /// Label names or values. With none, Loki leaves `data` out.
-pub fn strings<T: AsRef<str>>(values: &[T]) -> Vec<u8> {
+pub fn strings<T: AsRef<str>>(values: &[T], warnings: &[String]) -> Vec<u8> {
     let mut out = b"{\"status\":\"success\"".to_vec();
+    if !warnings.is_empty() {
+        out.push(b',');
+        put_warnings(&mut out, warnings);
+    }
     if !values.is_empty() {
         out.extend_from_slice(b",\"data\":[");
         comma_separated(&mut out, values, |out, value| {
@@ -148,8 +154,13 @@ pub fn legacy_strings<T: AsRef<str>>(values: &[T]) -> Vec<u8> {
 }
 
 /// The label sets of streams.
-pub fn series<'a>(series: impl IntoIterator<Item = &'a Labels>) -> Vec<u8> {
-    let mut out = b"{\"status\":\"success\",\"data\":[".to_vec();
+pub fn series<'a>(series: impl IntoIterator<Item = &'a Labels>, warnings: &[String]) -> Vec<u8> {
+    let mut out = b"{\"status\":\"success\",".to_vec();
+    if !warnings.is_empty() {
+        put_warnings(&mut out, warnings);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"data\":[");
     comma_separated(&mut out, series, object);
     out.extend_from_slice(b"]}\n");
     out
@@ -218,16 +229,19 @@ pub fn build_info(version: &str, revision: &str) -> Vec<u8> {
 fn begin(kind: &str, frame: &Frame<'_>) -> Vec<u8> {
     let mut out = b"{\"status\":\"success\",".to_vec();
     if !frame.warnings.is_empty() {
-        out.extend_from_slice(b"\"warnings\":[");
-        comma_separated(&mut out, frame.warnings, |out, warning| {
-            json_text(out, warning)
-        });
-        out.extend_from_slice(b"],");
+        put_warnings(&mut out, frame.warnings);
+        out.push(b',');
     }
     out.extend_from_slice(b"\"data\":{\"resultType\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",");
     out
+}
+
+fn put_warnings(out: &mut Vec<u8>, warnings: &[String]) {
+    out.extend_from_slice(b"\"warnings\":[");
+    comma_separated(out, warnings, |out, warning| json_text(out, warning));
+    out.push(b']');
 }
 
 fn end(mut out: Vec<u8>, frame: &Frame<'_>) -> Vec<u8> {
@@ -719,12 +733,12 @@ mod tests {
 
     #[test]
     fn label_lists_without_members_have_no_data() {
-        assert_eq!(strings::<&str>(&[]), b"{\"status\":\"success\"}\n");
+        assert_eq!(strings::<&str>(&[], &[]), b"{\"status\":\"success\"}\n");
         assert_eq!(
-            strings(&["a", "b\""]),
+            strings(&["a", "b\""], &[]),
             b"{\"status\":\"success\",\"data\":[\"a\",\"b\\\"\"]}\n"
         );
-        assert_eq!(series([]), b"{\"status\":\"success\",\"data\":[]}\n");
+        assert_eq!(series([], &[]), b"{\"status\":\"success\",\"data\":[]}\n");
         assert_eq!(detected_labels::<&str>(&[]), b"{}\n");
         assert_eq!(
             detected_labels(&[("a", 2)]),
@@ -732,7 +746,7 @@ mod tests {
         );
         let set = labels(&[("a", "1"), ("b", "2")]);
         assert_eq!(
-            series([&set]),
+            series([&set], &[]),
             b"{\"status\":\"success\",\"data\":[{\"a\":\"1\",\"b\":\"2\"}]}\n"
         );
         assert_eq!(

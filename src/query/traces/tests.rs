@@ -27,6 +27,7 @@ fn querier(path: &Path) -> Querier {
         durability: Durability::Sync,
         retention: None,
         min_free_bytes: 0,
+        mine_patterns: true,
         decoder: Arc::new(|_| Err("no protocol here".into())),
         on_failure: Arc::new(|error| panic!("{error}")),
         clock: Clock::fixed(NOW),

@@ -7,33 +7,32 @@ use axum::response::{IntoResponse, Response};
 
 use crate::ingest::LogSink;
 use crate::logql;
-use crate::model::{Matcher, TimeRange};
+use crate::model::{Labels, Matcher, TimeRange};
 use crate::protocol::loki::response;
 use crate::server::error::LokiError;
 
 use super::params::Params;
-use super::{Api, LogReader, json, tenant};
+use super::{Api, LogReader, json, render, tenant};
+
+/// Text of an answer for names, values or series, bytes. What is larger is refused: nobody
+/// reads it, and it would have to be held as a whole.
+const MAX_ANSWER: usize = 32 << 20;
+/// Selectors of one request for series.
+const MAX_SELECTORS: usize = 256;
 
 pub async fn names<S: LogSink, R: LogReader>(
     State(api): State<Arc<Api<S, R>>>,
     request: Request,
 ) -> Response {
-    answer(
-        find_names(&api, request)
-            .await
-            .map(|names| response::strings(&names)),
-    )
+    texts(&api, find_names(&api, request).await, response::strings).await
 }
 
 pub async fn legacy_names<S: LogSink, R: LogReader>(
     State(api): State<Arc<Api<S, R>>>,
     request: Request,
 ) -> Response {
-    answer(
-        find_names(&api, request)
-            .await
-            .map(|names| response::legacy_strings(&names)),
-    )
+    let found = find_names(&api, request).await;
+    texts(&api, found, |names, _| response::legacy_strings(names)).await
 }
 
 pub async fn values<S: LogSink, R: LogReader>(
@@ -41,11 +40,8 @@ pub async fn values<S: LogSink, R: LogReader>(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    answer(
-        find_values(&api, &name, request)
-            .await
-            .map(|values| response::strings(&values)),
-    )
+    let found = find_values(&api, &name, request).await;
+    texts(&api, found, response::strings).await
 }
 
 pub async fn legacy_values<S: LogSink, R: LogReader>(
@@ -53,18 +49,72 @@ pub async fn legacy_values<S: LogSink, R: LogReader>(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    answer(
-        find_values(&api, &name, request)
-            .await
-            .map(|values| response::legacy_strings(&values)),
-    )
+    let found = find_values(&api, &name, request).await;
+    texts(&api, found, |values, _| response::legacy_strings(values)).await
 }
 
 pub async fn series<S: LogSink, R: LogReader>(
     State(api): State<Arc<Api<S, R>>>,
     request: Request,
 ) -> Response {
-    answer(find_series(&api, request).await)
+    let answer = async {
+        let (series, warnings) = find_series(&api, request).await?;
+        check_size(
+            series
+                .iter()
+                .map(|labels| labels.text_bytes() + labels.len() * r#""":"","#.len()),
+        )?;
+        render(&api, series.len(), move || {
+            response::series(&series, &warnings)
+        })
+        .await
+    };
+    answer.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// What was found, and what must be said of it.
+type Found<T> = Result<(Vec<T>, Vec<String>), LokiError>;
+
+async fn texts<S, R>(
+    api: &Api<S, R>,
+    found: Found<Arc<str>>,
+    body: impl FnOnce(&[Arc<str>], &[String]) -> Vec<u8> + Send + 'static,
+) -> Response {
+    let answer = async {
+        let (texts, warnings) = found?;
+        check_size(texts.iter().map(|text| text.len() + 3))?;
+        render(api, texts.len(), move || body(&texts, &warnings)).await
+    };
+    answer.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+fn check_size(sizes: impl Iterator<Item = usize>) -> Result<(), LokiError> {
+    let bytes: usize = sizes.sum();
+    if bytes <= MAX_ANSWER {
+        return Ok(());
+    }
+    Err(LokiError::invalid(format!(
+        "the answer would have {bytes} bytes, more than {MAX_ANSWER}; narrow the selector or the \
+         range, or ask for fewer with `limit`"
+    )))
+}
+
+/// Sorts, and keeps as many as the request asks for: `limit`, which Loki does not know. A cut
+/// is told.
+fn in_order<T: Ord>(asked: &Asked, mut found: Vec<T>) -> Found<T> {
+    found.sort_unstable();
+    found.dedup();
+    let mut warnings = Vec::new();
+    if let Some(limit) = asked.params.count("limit")?.filter(|n| *n > 0)
+        && found.len() > limit
+    {
+        warnings.push(format!(
+            "the first {limit} of {}: the answer is not complete",
+            found.len()
+        ));
+        found.truncate(limit);
+    }
+    Ok((found, warnings))
 }
 
 pub async fn index_stats<S: LogSink, R: LogReader>(
@@ -109,40 +159,39 @@ impl Asked {
 async fn find_names<S: LogSink, R: LogReader>(
     api: &Api<S, R>,
     request: Request,
-) -> Result<Vec<Arc<str>>, LokiError> {
+) -> Found<Arc<str>> {
     let asked = Asked::read(api, request).await?;
     let matchers = asked.selector()?;
-    let mut names = api
+    let names = api
         .reader
         .label_names(&asked.tenant, asked.range, &matchers)
         .await?;
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
+    in_order(&asked, names)
 }
 
 async fn find_values<S: LogSink, R: LogReader>(
     api: &Api<S, R>,
     name: &str,
     request: Request,
-) -> Result<Vec<Arc<str>>, LokiError> {
+) -> Found<Arc<str>> {
     let asked = Asked::read(api, request).await?;
     let matchers = asked.selector()?;
-    let mut values = api
+    let values = api
         .reader
         .label_values(&asked.tenant, name, asked.range, &matchers)
         .await?;
-    values.sort_unstable();
-    values.dedup();
-    Ok(values)
+    in_order(&asked, values)
 }
 
-async fn find_series<S: LogSink, R: LogReader>(
-    api: &Api<S, R>,
-    request: Request,
-) -> Result<Vec<u8>, LokiError> {
+async fn find_series<S: LogSink, R: LogReader>(api: &Api<S, R>, request: Request) -> Found<Labels> {
     let asked = Asked::read(api, request).await?;
     let texts: Vec<&str> = asked.params.all(&["match[]", "match"]).collect();
+    if texts.len() > MAX_SELECTORS {
+        return Err(LokiError::invalid(format!(
+            "{} selectors; ask with at most {MAX_SELECTORS} at a time",
+            texts.len()
+        )));
+    }
     let selectors = match texts[..] {
         [] | ["" | "{}"] => Vec::new(),
         _ => texts
@@ -150,13 +199,12 @@ async fn find_series<S: LogSink, R: LogReader>(
             .map(|t| logql::parse_selector(t))
             .collect::<Result<_, _>>()?,
     };
-    let mut series = api
+    let series = api
         .reader
         .series(&asked.tenant, asked.range, selectors)
         .await?;
     // Any order would do; a stable one makes answers comparable.
-    series.sort_unstable();
-    Ok(response::series(&series))
+    in_order(&asked, series)
 }
 
 async fn find_stats<S: LogSink, R: LogReader>(

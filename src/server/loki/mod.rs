@@ -4,10 +4,14 @@
 //! says `logql`, how it runs says whoever implements [`LogReader`].
 
 mod detected;
+pub mod explore;
+mod fields;
 mod labels;
 mod params;
+mod patterns;
 mod push;
 mod query;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +31,14 @@ use crate::query::answer::{
 };
 use crate::runtime::clock::Clock;
 use crate::runtime::permits::Account;
-use crate::runtime::pool::Pool;
+use crate::runtime::pool::{Lane, Pool};
 use crate::server::error::LokiError;
 use crate::telemetry::build;
 
 pub use push::replay;
 
 /// Who answers queries. Tenant "" unless tenancy is on.
-pub trait LogReader: Send + Sync + 'static {
+pub trait LogReader: explore::ExploreReader {
     fn logs(
         &self,
         tenant: &Arc<str>,
@@ -96,6 +100,7 @@ pub struct Options {
     pub max_query_length: Duration,
     /// Series of a metric answer.
     pub max_query_series: usize,
+    pub explore: explore::ExploreOptions,
 }
 
 impl Default for Options {
@@ -108,6 +113,7 @@ impl Default for Options {
             max_entries_limit: 5000,
             max_query_length: Duration::from_secs(721 * 3600),
             max_query_series: 500,
+            explore: explore::ExploreOptions::default(),
         }
     }
 }
@@ -147,11 +153,6 @@ pub fn router<S: LogSink, R: LogReader>(api: Arc<Api<S, R>>) -> Router {
             "/loki/api/v1/index/stats",
             on(asked, labels::index_stats::<S, R>),
         )
-        .route(
-            "/loki/api/v1/detected_labels",
-            on(asked, detected::labels::<S, R>),
-        )
-        .route("/loki/api/v1/patterns", on(asked, no_patterns))
         .route("/api/prom/label", on(asked, labels::legacy_names::<S, R>))
         .route(
             "/api/prom/label/{name}/values",
@@ -159,6 +160,7 @@ pub fn router<S: LogSink, R: LogReader>(api: Arc<Api<S, R>>) -> Router {
         )
         .route("/api/prom/series", on(asked, labels::series::<S, R>))
         .route("/loki/api/v1/status/buildinfo", get(build_info))
+        .merge(explore::routes())
         .with_state(api)
         .fallback(not_found)
 }
@@ -178,12 +180,6 @@ pub async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, headers, "404 page not found\n").into_response()
 }
 
-/// Without a pattern ingester Loki answers so, and clients take it for "switched off".
-async fn no_patterns() -> Response {
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, plain)]).into_response()
-}
-
 async fn build_info() -> Response {
     json(response::build_info(build::LOKI_VERSION, build::VERSION))
 }
@@ -191,6 +187,24 @@ async fn build_info() -> Response {
 /// A successful answer of the v1 endpoints.
 fn json(body: Vec<u8>) -> Response {
     typed_json(StatusCode::OK, "application/json; charset=UTF-8", body)
+}
+
+/// Answers with more lines, points or names than this are rendered on the pool: some
+/// milliseconds that no other connection should wait for.
+const INLINE_ITEMS: usize = 2000;
+
+/// Renders an answer of so many items, and answers with it.
+async fn render<S, R>(
+    api: &Api<S, R>,
+    items: usize,
+    body: impl FnOnce() -> Vec<u8> + Send + 'static,
+) -> Result<Response, LokiError> {
+    let body = if items <= INLINE_ITEMS {
+        body()
+    } else {
+        api.pool.run(Lane::First, body).await?
+    };
+    Ok(json(body))
 }
 
 fn typed_json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response {

@@ -37,7 +37,7 @@ impl Params {
     }
 
     /// The first value of this name; an empty one counts as none.
-    fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(n, _)| n == name)?;
         (!value.is_empty()).then_some(value)
     }
@@ -120,17 +120,25 @@ impl Params {
 
     /// Lines of a log query.
     pub fn limit(&self) -> Result<usize, LokiError> {
-        let Some(text) = self.get("limit") else {
-            return Ok(100);
+        match self.count("limit")? {
+            None => Ok(100),
+            Some(0) => Err(LokiError::invalid("limit must be positive")),
+            Some(limit) => Ok(limit),
+        }
+    }
+
+    /// A number of things, 0 or more.
+    pub fn count(&self, name: &str) -> Result<Option<usize>, LokiError> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
         };
         // Go's Atoi takes a sign.
-        let limit: i64 = text
+        let number: i64 = text
             .parse()
-            .map_err(|_| LokiError::invalid(format!("limit {text:?} is not a number")))?;
-        match usize::try_from(limit) {
-            Ok(limit) if limit > 0 => Ok(limit),
-            _ => Err(LokiError::invalid("limit must be positive")),
-        }
+            .map_err(|_| LokiError::invalid(format!("{name} {text:?} is not a number")))?;
+        usize::try_from(number)
+            .map(Some)
+            .map_err(|_| LokiError::invalid(format!("{name} must be positive")))
     }
 
     pub fn direction(&self) -> Result<Direction, LokiError> {
@@ -318,7 +326,7 @@ fn prometheus_duration(text: &str) -> Option<i64> {
 }
 
 /// As Prometheus prints it: years and weeks only where nothing is left over.
-fn shown_duration(nanos: i64) -> String {
+pub fn shown_duration(nanos: i64) -> String {
     let mut millis = nanos / 1_000_000;
     if millis == 0 {
         return "0s".to_owned();

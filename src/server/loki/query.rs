@@ -13,18 +13,13 @@ use crate::model::Timestamp;
 use crate::model::series::Grid;
 use crate::protocol::loki::response::{self, Frame, Line, Stats};
 use crate::query::answer::{LogAnswer, LogQuery, MetricAnswer, MetricQuery, QueryStats};
-use crate::runtime::pool::Lane;
 use crate::server::error::LokiError;
 
 use super::params::{Bounds, Params, check_length};
-use super::{Api, LogReader, Options, json, tenant, typed_json};
+use super::{Api, LogReader, Options, json, render, tenant, typed_json};
 
 /// The flag that keeps stream labels, metadata and parsed labels apart.
 const CATEGORIZE: &str = "categorize-labels";
-
-/// Answers with more lines or points than this are rendered on the pool: some
-/// milliseconds that no other connection should wait for.
-const INLINE_ITEMS: usize = 2000;
 
 pub async fn range<S: LogSink, R: LogReader>(
     State(api): State<Arc<Api<S, R>>>,
@@ -152,23 +147,10 @@ async fn query<S: LogSink, R: LogReader>(
 }
 
 /// A query that can be run: it parses and its stages can be built.
-fn parse(text: &str) -> Result<Expr, LokiError> {
+pub(super) fn parse(text: &str) -> Result<Expr, LokiError> {
     let expr = logql::parse(text)?;
     logql::check::pipeline(&expr)?;
     Ok(expr)
-}
-
-async fn render<S, R>(
-    api: &Api<S, R>,
-    items: usize,
-    body: impl FnOnce() -> Vec<u8> + Send + 'static,
-) -> Result<Response, LokiError> {
-    let body = if items <= INLINE_ITEMS {
-        body()
-    } else {
-        api.pool.run(Lane::First, body).await?
-    };
-    Ok(json(body))
 }
 
 fn streams(answer: &LogAnswer, categorize: bool, flags: &[String]) -> Vec<u8> {
@@ -230,7 +212,7 @@ fn aligned(bounds: Bounds, step: i64) -> Grid {
     }
 }
 
-fn check_limit(limit: usize, options: &Options) -> Result<(), LokiError> {
+pub(super) fn check_limit(limit: usize, options: &Options) -> Result<(), LokiError> {
     let max = options.max_entries_limit;
     if max > 0 && limit > max {
         return Err(LokiError::invalid(format!(

@@ -16,9 +16,13 @@ use crate::model::time::{HOUR, MINUTE, SECOND};
 use crate::model::{Direction, LogBatch};
 use crate::protocol::loki::push::encode::{Entry, snappy};
 use crate::query::answer::{AnswerEntry, AnswerStream, QueryStats};
+use crate::query::patterns::{PatternCounts, PatternQuery};
+use crate::query::volume::{Volume, VolumeQuery};
 use crate::runtime::permits::{Budget, Permit};
 use crate::server::unread;
 use crate::telemetry::metrics::Metrics;
+
+mod explore_tests;
 
 const NOW: i64 = 1_795_356_060 * SECOND;
 
@@ -29,6 +33,7 @@ struct Memory {
     log_queries: Mutex<Vec<LogQuery>>,
     metric_queries: Mutex<Vec<MetricQuery>>,
     asked: Mutex<Vec<(Arc<str>, TimeRange, usize)>>,
+    volumes: Mutex<Vec<VolumeQuery>>,
     /// Series of each metric answer.
     series: usize,
     refusal: Option<Refusal>,
@@ -182,6 +187,30 @@ impl LogReader for Arc<Memory> {
             bytes: 3,
             entries: 4,
         })
+    }
+}
+
+impl explore::ExploreReader for Arc<Memory> {
+    async fn volume(&self, _: &Arc<str>, query: VolumeQuery) -> Result<Vec<Volume>, QueryError> {
+        let volume = Volume {
+            labels: Labels::from_pairs([("a", "1")]),
+            bytes: vec![(query.steps.shown(0), 7)],
+        };
+        self.volumes.lock().push(query);
+        Ok(vec![volume])
+    }
+
+    async fn patterns(
+        &self,
+        _: &Arc<str>,
+        _: Vec<Matcher>,
+        query: PatternQuery,
+    ) -> Result<Vec<PatternCounts>, QueryError> {
+        Ok(vec![PatternCounts {
+            pattern: "a <_>".into(),
+            level: "info".into(),
+            samples: vec![(query.step / SECOND, 5)],
+        }])
     }
 }
 
@@ -833,7 +862,7 @@ fn unknown_paths_and_wrong_methods_are_answered_as_loki_does() {
 }
 
 #[test]
-fn detected_labels_come_from_series_and_patterns_are_switched_off() {
+fn detected_labels_come_from_series_and_patterns_can_be_switched_off() {
     let server = Server::new();
     let answer = server.get("/loki/api/v1/detected_labels").json();
     // Their only value is 1: a flag.
@@ -843,6 +872,11 @@ fn detected_labels_come_from_series_and_patterns_are_switched_off() {
     server
         .get("/loki/api/v1/detected_labels?query=%7B%7D")
         .check_error(400, &["parse error"]);
+    let mut options = Options::default();
+    options.explore.patterns = false;
+    let server = Server::with(options, Memory::default(), 256 << 20);
     let answer = server.get("/loki/api/v1/patterns?query=%7Ba%3D%221%22%7D");
     assert_eq!((answer.status, &*answer.body), (404, ""));
+    let limits = server.get("/loki/api/v1/drilldown-limits").json();
+    assert_eq!(limits["pattern_ingester_enabled"], false);
 }

@@ -4,6 +4,6 @@ pub mod format;
 pub mod lines;
 pub mod meta;
 
-pub use format::{ChunkReader, encode};
+pub use format::{ChunkReader, compress_frame, decompress_frame, encode};
 pub use lines::LineBlock;
 pub use meta::ChunkMeta;
