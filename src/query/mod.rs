@@ -12,6 +12,7 @@ mod logs;
 mod prune;
 mod samples;
 mod scan;
+pub mod tail;
 mod traces;
 
 pub use answer::{

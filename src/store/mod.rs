@@ -31,6 +31,7 @@ pub mod snapshot;
 pub mod span;
 pub mod streams;
 mod sync;
+pub mod tail;
 mod writer;
 
 use std::fs::File;
@@ -49,8 +50,8 @@ pub use options::{Decoded, Decoder, Durability, OnFailure, Options};
 pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
-use crate::model::{Matcher, StreamId, TimeRange};
-use crate::runtime::permits::Permit;
+use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
+use crate::runtime::permits::{Account, Permit};
 use inbox::{Append, Internal};
 use keeper::Keeper;
 use layout::Signal;
@@ -163,6 +164,24 @@ impl Store {
         wanted: Option<&HashSet<StreamId>>,
     ) -> Result<LogSnapshot, StoreError> {
         snapshot::logs(&self.0.shared, range, wanted)
+    }
+
+    /// Lets lines of streams be heard as they are taken; until the listener is dropped.
+    pub fn listen(
+        &self,
+        wanted: impl Fn(&Stream) -> bool + Send + Sync + 'static,
+    ) -> tail::Listener {
+        tail::Listener::set(&self.0.shared, wanted)
+    }
+
+    /// What listeners take memory from, as their lines on the way do.
+    pub fn tails(&self) -> &Account {
+        &self.0.shared.tails_account
+    }
+
+    /// The time by the store's clock.
+    pub fn now(&self) -> Timestamp {
+        self.0.shared.options.clock.now()
     }
 
     /// All spans at one instant.

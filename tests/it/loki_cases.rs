@@ -597,7 +597,7 @@ fn answers_are_compared_as_the_case_says() {
 }
 
 /// Cases whose feature is not there yet, and why. docs/compatibility.md lists them, too.
-const NOT_YET: [(&str, &str); 14] = [
+const NOT_YET: [(&str, &str); 13] = [
     ("line-format-mix", "functions in templates"),
     ("line-format-error", "functions in templates"),
     ("line-format-funcs", "functions in templates"),
@@ -611,7 +611,6 @@ const NOT_YET: [(&str, &str); 14] = [
     ("detected-fields", "detected fields"),
     ("detected-field-values", "detected fields"),
     ("default-detected-fields-sm", "detected fields"),
-    ("otlp-basic", "logs by OTLP"),
 ];
 
 fn appliance(profile: Profile) -> Appliance {

@@ -20,7 +20,7 @@ use super::params::{Bounds, Params, check_length};
 use super::{Api, LogReader, Options, json, tenant, typed_json};
 
 /// The flag that keeps stream labels, metadata and parsed labels apart.
-const CATEGORIZE: &str = "categorize-labels";
+pub(super) const CATEGORIZE: &str = "categorize-labels";
 
 /// Answers with more lines or points than this are rendered on the pool: some
 /// milliseconds that no other connection should wait for.
@@ -152,7 +152,7 @@ async fn query<S: LogSink, R: LogReader>(
 }
 
 /// A query that can be run: it parses and its stages can be built.
-fn parse(text: &str) -> Result<Expr, LokiError> {
+pub(super) fn parse(text: &str) -> Result<Expr, LokiError> {
     let expr = logql::parse(text)?;
     logql::check::pipeline(&expr)?;
     Ok(expr)
@@ -230,7 +230,7 @@ fn aligned(bounds: Bounds, step: i64) -> Grid {
     }
 }
 
-fn check_limit(limit: usize, options: &Options) -> Result<(), LokiError> {
+pub(super) fn check_limit(limit: usize, options: &Options) -> Result<(), LokiError> {
     let max = options.max_entries_limit;
     if max > 0 && limit > max {
         return Err(LokiError::invalid(format!(
@@ -270,7 +270,7 @@ fn limit_series(
     Ok(answer)
 }
 
-fn encoding_flags(headers: &HeaderMap) -> Vec<String> {
+pub(super) fn encoding_flags(headers: &HeaderMap) -> Vec<String> {
     let mut flags: Vec<String> = Vec::new();
     for value in headers.get_all("x-loki-response-encoding-flags") {
         for flag in value
