@@ -523,3 +523,12 @@ impl MemoryGauges {
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn replay_maps_resources_by_the_list_that_is_the_default() {
+        let default = crate::config::keys::OTLP_RESOURCE_LABELS;
+        assert_eq!(default, crate::protocol::otlp::logs::RESOURCE_LABELS);
+    }
+}

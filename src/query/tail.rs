@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::Querier;
 use super::answer::{LogQuery, QueryError, QueryStats};
@@ -19,20 +20,23 @@ use super::logs::{collect, compile_error};
 use super::prune::{AsOf, Unit};
 use super::scan::{Leveler, scan};
 use crate::logql::ast::LogExpr;
-use crate::logql::pipeline::Pipeline;
+use crate::logql::pipeline::{Pipeline, Runner};
 use crate::model::{Day, Direction, Labels, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
-use crate::runtime::pool::{Lane, Pool};
+use crate::runtime::pool::{Lane, Pool, PoolError};
 use crate::store::Store;
 use crate::store::snapshot::HeadView;
 use crate::store::tail::{Dropped, Listener, Run};
 
 /// After a first line others are waited for so long: they share a message, and a wake.
 const GATHER: Duration = Duration::from_millis(20);
-/// Runs with more text than this go through the pipeline on the pool.
+/// Lines in memory that go through the pipeline at a time: what comes out of short lines is
+/// several times as large.
+const AT_A_TIME_BYTES: usize = 512 << 10;
+/// With more text than this they do so on the pool.
 const INLINE_BYTES: usize = 64 << 10;
 /// What a tail holds besides lines: pipeline, buffers of its connection.
-const WORK_BYTES: usize = 256 << 10;
+const WORK_BYTES: usize = 128 << 10;
 /// Bytes of lines that may wait for their time; more stay with the tap.
 const WAITING_BYTES: usize = 2 << 20;
 
@@ -89,12 +93,16 @@ pub struct Tail {
     as_of: Option<AsOf>,
     /// Taken from the tap and not yet through the pipeline.
     runs: VecDeque<Arc<Run>>,
+    /// What the pool is doing for us.
+    work: Option<Work>,
     /// In order of arrival.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
     dropped: Vec<Dropped>,
     memory: Permit,
 }
+
+type Work = oneshot::Receiver<Result<Result<Vec<TailEntry>, QueryError>, PoolError>>;
 
 /// The way of a line to its listener.
 struct Through {
@@ -107,10 +115,9 @@ impl Querier {
     /// Begins a live query.
     pub async fn tail(&self, tenant: &str, query: TailQuery) -> Result<Tail, QueryError> {
         let pipeline = Pipeline::compile(&query.expr).map_err(compile_error)?;
-        let account = self.store.tails();
-        let memory = account
-            .try_take(WORK_BYTES)
-            .map_err(|e| QueryError::Busy(format!("{e}; try again")))?;
+        let memory = self.store.listener_memory(WORK_BYTES).ok_or_else(|| {
+            QueryError::Busy("no memory for another live tail; try again later".into())
+        })?;
         let listener = {
             let (tenant, matchers) = (tenant.to_owned(), query.expr.matchers.clone());
             self.store.listen(move |stream| {
@@ -132,6 +139,7 @@ impl Querier {
             past: Some(past),
             as_of: Some(as_of),
             runs: VecDeque::new(),
+            work: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
             dropped: Vec::new(),
@@ -223,30 +231,30 @@ impl Tail {
 
     /// Takes what the tap has and sends it through the pipeline.
     async fn absorb(&mut self) -> Result<(), QueryError> {
-        if self.runs.is_empty() && self.waiting_bytes < WAITING_BYTES {
+        if self.runs.is_empty() {
             let heard = self.listener.take();
             self.runs = heard.runs;
             self.dropped.extend(heard.dropped);
         }
-        while let Some(run) = self.runs.front().cloned() {
-            if let Some(as_of) = &self.as_of {
-                if run.seq >= as_of.applied {
-                    // Runs come in the order of the journal.
-                    self.as_of = None;
-                } else if as_of.streams.contains(&run.stream.id) {
-                    self.runs.pop_front();
+        while self.waiting_bytes < WAITING_BYTES {
+            let entries = if let Some(work) = &mut self.work {
+                let done = work.await;
+                self.work = None;
+                let done = done.map_err(|_| QueryError::Busy("shutting down".into()))?;
+                done.map_err(|e| QueryError::Internal(e.to_string()))??
+            } else {
+                let runs = self.some_runs();
+                let bytes: usize = runs.iter().map(|run| run.lines.text.len()).sum();
+                if runs.is_empty() {
+                    break;
+                }
+                if bytes > INLINE_BYTES {
+                    let lines = self.lines.clone();
+                    self.work = Some(self.pool.spawn(Lane::Second, move || lines.run(&runs)));
                     continue;
                 }
-            }
-            let entries = if run.lines.text.len() <= INLINE_BYTES {
-                self.lines.run(&run)?
-            } else {
-                let lines = self.lines.clone();
-                let work = self.pool.run(Lane::Second, move || lines.run(&run));
-                work.await
-                    .map_err(|e| QueryError::Internal(e.to_string()))??
+                self.lines.run(&runs)?
             };
-            self.runs.pop_front();
             let now = self.store.now();
             for entry in entries {
                 self.waiting_bytes += entry.memory();
@@ -265,6 +273,26 @@ impl Tail {
             self.memory.shrink_to(wanted);
         }
         Ok(())
+    }
+
+    /// The next runs that are no past, as many as go through the pipeline at a time.
+    fn some_runs(&mut self) -> Vec<Arc<Run>> {
+        let (mut runs, mut bytes) = (Vec::new(), 0);
+        while bytes < AT_A_TIME_BYTES
+            && let Some(run) = self.runs.pop_front()
+        {
+            if let Some(as_of) = &self.as_of {
+                if run.seq >= as_of.applied {
+                    // Runs come in the order of the journal.
+                    self.as_of = None;
+                } else if as_of.streams.contains(&run.stream.id) {
+                    continue;
+                }
+            }
+            bytes += run.lines.memory();
+            runs.push(run);
+        }
+        runs
     }
 
     /// Lines whose time has come, by time; of one time in the order they came.
@@ -290,13 +318,25 @@ impl TailEntry {
 }
 
 impl Through {
-    /// The lines of a run that come through.
-    fn run(&self, run: &Run) -> Result<Vec<TailEntry>, QueryError> {
-        let stream = &run.stream;
-        let mut runner = self.pipeline.runner();
-        runner.bind(&stream.labels);
-        let mut leveler = Leveler::new();
+    /// The lines that come through.
+    fn run(&self, runs: &[Arc<Run>]) -> Result<Vec<TailEntry>, QueryError> {
         let mut entries = Vec::new();
+        let mut runner = self.pipeline.runner();
+        for run in runs {
+            runner.bind(&run.stream.labels);
+            self.run_one(run, &mut runner, &mut entries)?;
+        }
+        Ok(entries)
+    }
+
+    fn run_one(
+        &self,
+        run: &Run,
+        runner: &mut Runner<'_>,
+        entries: &mut Vec<TailEntry>,
+    ) -> Result<(), QueryError> {
+        let stream = &run.stream;
+        let mut leveler = Leveler::new();
         let lines = Unit::Head(HeadView {
             stream: stream.clone(),
             // Nobody looks at these: all lines are wanted.
@@ -343,7 +383,6 @@ impl Through {
                 }
                 Ok(())
             },
-        )?;
-        Ok(entries)
+        )
     }
 }

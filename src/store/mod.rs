@@ -51,7 +51,7 @@ pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
 use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
-use crate::runtime::permits::{Account, Permit};
+use crate::runtime::permits::Permit;
 use inbox::{Append, Internal};
 use keeper::Keeper;
 use layout::Signal;
@@ -174,9 +174,9 @@ impl Store {
         tail::Listener::set(&self.0.shared, wanted)
     }
 
-    /// What listeners take memory from, as their lines on the way do.
-    pub fn tails(&self) -> &Account {
-        &self.0.shared.tails_account
+    /// Memory for one who listens; `None` when there is no room for more of them.
+    pub fn listener_memory(&self, bytes: usize) -> Option<Permit> {
+        tail::listener_memory(&self.0.shared, bytes)
     }
 
     /// The time by the store's clock.

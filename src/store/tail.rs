@@ -212,6 +212,16 @@ impl Watch {
     }
 }
 
+/// What listeners hold themselves may be half of the share: lines need room, too.
+pub(super) fn listener_memory(shared: &Shared, bytes: usize) -> Option<Permit> {
+    let account = &shared.tails_account;
+    let limit = shared.options.budget.limit() / SHARE / 2;
+    if account.used() + bytes > limit {
+        return None;
+    }
+    account.try_take(bytes).ok()
+}
+
 /// A tap that is set until this is dropped.
 pub struct Listener {
     shared: Arc<Shared>,

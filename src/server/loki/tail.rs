@@ -42,6 +42,11 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const DROPPED_TOLD: usize = 1000;
 /// What clients send is read and thrown away.
 const INCOMING_BYTES: usize = 64 << 10;
+/// Of each connection. Every message is flushed, so nothing is gained by more.
+const READ_BUFFER: usize = 4 << 10;
+const WRITE_BUFFER: usize = 16 << 10;
+/// More have no room, whatever is configured.
+const MOST: usize = 100_000;
 /// How long the other side may take to close as well, and all tails at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// A close frame has 125 bytes, two of them for its code.
@@ -97,18 +102,17 @@ impl TailApi {
     pub fn new(
         querier: Querier,
         options: Options,
-        limits: TailLimits,
+        mut limits: TailLimits,
         clock: Clock,
         shutdown: Shutdown,
         metrics: TailMetrics,
     ) -> Arc<Self> {
+        limits.concurrent = limits.concurrent.min(MOST);
         Arc::new(Self {
             querier,
             options,
             limits,
-            slots: Arc::new(Semaphore::new(
-                limits.concurrent.min(Semaphore::MAX_PERMITS),
-            )),
+            slots: Arc::new(Semaphore::new(limits.concurrent)),
             clock,
             shutdown,
             metrics,
@@ -189,7 +193,9 @@ async fn tail(
     };
     let upgrade = upgrade
         .max_message_size(INCOMING_BYTES)
-        .max_frame_size(INCOMING_BYTES);
+        .max_frame_size(INCOMING_BYTES)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let session = Session {
             socket,
@@ -275,9 +281,11 @@ impl Session {
             );
             return self.close(INTERNAL_ERROR, &text).await;
         };
-        let running = Running::enter(&api.metrics.running);
         let end = match api.querier.tail(&tenant, query).await {
-            Ok(tail) => self.follow(tail).await,
+            Ok(tail) => {
+                let _running = Running::enter(&api.metrics.running);
+                self.follow(tail).await
+            }
             Err(error) => End::closed(INTERNAL_ERROR, "query", error.to_string()),
         };
         let reason = [("reason", end.reason())];
@@ -285,7 +293,6 @@ impl Session {
         if let End::Closed { code, text, .. } = end {
             self.close(code, &text).await;
         }
-        drop(running);
     }
 
     async fn follow(&mut self, mut tail: Tail) -> End {
