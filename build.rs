@@ -5,7 +5,11 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 2] = ["jaeger_collector.proto", "otlp_collector.proto"];
+const FILES: [&str; 3] = [
+    "jaeger_collector.proto",
+    "otlp_collector.proto",
+    "otlp_logs_collector.proto",
+];
 
 /// Packages whose messages `src/protocol/wire.rs` holds, and where there.
 const PACKAGES: [(&str, &str); 2] = [

@@ -18,6 +18,7 @@ use crate::config::{self, Config, Loaded};
 use crate::ingest::limits::LogLimits;
 use crate::ingest::{Admission, Discovery, Ingest, IngestMetrics};
 use crate::protocol::loki::push::DecodeLimits;
+use crate::protocol::otlp::logs::Mapping;
 use crate::query::{Querier, QueryLimits};
 use crate::runtime::clock::Clock;
 use crate::runtime::permits::Budget;
@@ -41,6 +42,8 @@ const EXIT_IO: i32 = 74;
 const SOCKET_THREADS: usize = 2;
 /// Threads for sealing and scanning at most: one per core of a small machine.
 const MAX_POOL_THREADS: usize = 4;
+/// As Loki has it; clients ask again, from where they were.
+const MAX_TAIL_DURATION: Duration = Duration::from_secs(3600);
 /// A stop that takes longer is given up; the journal has everything.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -162,6 +165,41 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         config: effective,
     });
     let max_push = to_usize(config.loki.limits.max_body_size);
+    let loki_options = loki::Options {
+        tenancy: config.loki.tenancy,
+        max_push_bytes: max_push,
+        decode: DecodeLimits {
+            max_text: max_push,
+            max_parts: max_push,
+        },
+        otlp: Arc::new(Mapping::new(
+            &config.loki.otlp_resource_labels,
+            !config.loki.discover_service_name.is_empty(),
+        )),
+        max_entries_limit: to_usize(config.loki.limits.max_entries_limit_per_query),
+        max_query_length: config.loki.limits.max_query_length,
+        max_query_series: to_usize(config.loki.limits.max_query_series),
+        explore: loki::explore::ExploreOptions {
+            patterns: config.loki.patterns,
+            discover_log_levels: config.loki.discover_log_levels,
+            discover_service_name: config.loki.discover_service_name.clone(),
+            query_timeout: config.loki.limits.query_timeout,
+            retention: config.storage.retention,
+            ..loki::explore::ExploreOptions::default()
+        },
+        ..loki::Options::default()
+    };
+    let tails = loki::tail::TailApi::new(
+        querier.clone(),
+        loki_options.clone(),
+        loki::tail::TailLimits {
+            concurrent: to_usize(config.loki.limits.max_concurrent_tail_requests),
+            max_duration: MAX_TAIL_DURATION,
+        },
+        clock.clone(),
+        shutdown.clone(),
+        loki::tail::TailMetrics::new(&metrics),
+    );
     let api = Arc::new(loki::Api {
         ingest: Ingest::new(
             Admission::new(limits, discovery),
@@ -170,26 +208,7 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
             IngestMetrics::new(&metrics),
         ),
         reader: querier.clone(),
-        options: loki::Options {
-            tenancy: config.loki.tenancy,
-            max_push_bytes: max_push,
-            decode: DecodeLimits {
-                max_text: max_push,
-                max_parts: max_push,
-            },
-            max_entries_limit: to_usize(config.loki.limits.max_entries_limit_per_query),
-            max_query_length: config.loki.limits.max_query_length,
-            max_query_series: to_usize(config.loki.limits.max_query_series),
-            explore: loki::explore::ExploreOptions {
-                patterns: config.loki.patterns,
-                discover_log_levels: config.loki.discover_log_levels,
-                discover_service_name: config.loki.discover_service_name.clone(),
-                query_timeout: config.loki.limits.query_timeout,
-                retention: config.storage.retention,
-                ..loki::explore::ExploreOptions::default()
-            },
-            ..loki::Options::default()
-        },
+        options: loki_options,
         pool: pool.clone(),
         clock: clock.clone(),
         memory: budget.account("ingest"),
@@ -200,8 +219,27 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let strategies = Arc::new(strategies.map_err(anyhow::Error::msg)?);
     let collector = collector::CollectorOptions::default();
     let otlp_options = otlp::OtlpOptions::default();
+    // Doors that do not take memory for a body themselves, exactly, get it taken for them.
+    let body_memory = || BodyMemory {
+        account: budget.account("ingest"),
+        max_body: otlp_options.max_body_bytes,
+        patience: sinks::PATIENCE,
+    };
+    let logs = otlp::logs::LogsMetrics::new(&metrics);
+    let otlp_http = otlp::router(sink.clone(), spans.clone(), &otlp_options);
+    let otlp_http =
+        bounded(otlp_http, body_memory()).merge(otlp::logs::router(api.clone(), logs.clone()));
+    let max_message = otlp_options.max_body_bytes;
+    let otlp_grpc = otlp::service(sink.clone(), spans.clone(), &otlp_options)
+        .merge(otlp::logs::service(api.clone(), logs.clone(), max_message));
     let routers: [(&'static str, Router); 8] = [
-        ("loki.listen", loki::router(api).merge(admin::router(admin))),
+        (
+            "loki.listen",
+            loki::router(api.clone())
+                .merge(loki::tail::router(tails.clone()))
+                .merge(otlp::logs::loki_router(api, logs))
+                .merge(admin::router(admin)),
+        ),
         (
             "jaeger.agent.sampling",
             sampling::router(strategies.clone()),
@@ -214,14 +252,8 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
             "jaeger.collector.grpc",
             collector::service(sink.clone(), spans.clone(), strategies, &collector),
         ),
-        (
-            "otlp.http",
-            otlp::router(sink.clone(), spans.clone(), &otlp_options),
-        ),
-        (
-            "otlp.grpc",
-            otlp::service(sink.clone(), spans.clone(), &otlp_options),
-        ),
+        ("otlp.http", otlp_http),
+        ("otlp.grpc", otlp_grpc),
         (
             "zipkin.listen",
             zipkin::router(
@@ -240,19 +272,11 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         ),
     ];
     let addresses = listeners.addresses();
-    let mut tasks = Vec::new();
+    let mut tasks = vec![tokio::spawn(tails.ended())];
     for (key, router) in routers {
-        // Pushes to Loki take their memory themselves, exactly.
         let router = match key {
-            "loki.listen" => router,
-            _ => bounded(
-                router,
-                BodyMemory {
-                    account: budget.account("ingest"),
-                    max_body: otlp_options.max_body_bytes,
-                    patience: sinks::PATIENCE,
-                },
-            ),
+            "loki.listen" | "otlp.http" => router,
+            _ => bounded(router, body_memory()),
         };
         let router = layers(router, key, max_push, &http);
         tasks.extend(listeners.serve(key, router, shutdown.clone()));
@@ -518,4 +542,13 @@ impl MemoryGauges {
 
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn replay_maps_resources_by_the_list_that_is_the_default() {
+        let default = crate::config::keys::OTLP_RESOURCE_LABELS;
+        assert_eq!(default, crate::protocol::otlp::logs::RESOURCE_LABELS);
+    }
 }

@@ -58,6 +58,7 @@ pub struct Loki {
     pub discover_service_name: Vec<String>,
     pub discover_log_levels: bool,
     pub patterns: bool,
+    pub otlp_resource_labels: Vec<String>,
     pub limits: LokiLimits,
 }
 
@@ -78,6 +79,7 @@ pub struct LokiLimits {
     pub max_query_length: String,
     pub max_query_series: u64,
     pub query_timeout: String,
+    pub max_concurrent_tail_requests: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

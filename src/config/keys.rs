@@ -88,6 +88,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("loki.discover_log_levels", K::Bool, D::Bool(true)),
     key("loki.patterns", K::Bool, D::Bool(true)),
+    key(
+        "loki.otlp_resource_labels",
+        K::Names,
+        D::Names(OTLP_RESOURCE_LABELS),
+    ),
     key("loki.limits.max_body_size", K::Size, D::Text("64MiB")),
     key("loki.limits.max_line_size", K::Size, D::Text("256KiB")),
     key(
@@ -126,6 +131,11 @@ pub const KEYS: &[Key] = &[
     key("loki.limits.max_query_length", K::Duration, D::Text("721h")),
     key("loki.limits.max_query_series", K::Number, D::Number(500)),
     key("loki.limits.query_timeout", K::Duration, D::Text("1m")),
+    key(
+        "loki.limits.max_concurrent_tail_requests",
+        K::Number,
+        D::Number(100),
+    ),
     key("jaeger.agent.compact", K::Listen, D::Text("0.0.0.0:6831")),
     key("jaeger.agent.binary", K::Listen, D::Text("0.0.0.0:6832")),
     key("jaeger.agent.zipkin", K::Listen, D::Text("0.0.0.0:5775")),
@@ -162,6 +172,29 @@ const SERVICE_NAME_LABELS: &[&str] = &[
     "workload",
     "job",
     "k8s_job_name",
+];
+
+/// Attributes of an OTLP resource that become labels; the list that Loki has. `protocol`
+/// has it as well, which replay goes by: `app` tests that they are one.
+pub const OTLP_RESOURCE_LABELS: &[&str] = &[
+    "service.name",
+    "service.namespace",
+    "service.instance.id",
+    "deployment.environment",
+    "deployment.environment.name",
+    "cloud.region",
+    "cloud.availability_zone",
+    "k8s.cluster.name",
+    "k8s.namespace.name",
+    "k8s.pod.name",
+    "k8s.container.name",
+    "container.name",
+    "k8s.replicaset.name",
+    "k8s.deployment.name",
+    "k8s.statefulset.name",
+    "k8s.daemonset.name",
+    "k8s.cronjob.name",
+    "k8s.job.name",
 ];
 
 impl Key {

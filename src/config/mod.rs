@@ -76,6 +76,8 @@ pub struct Loki {
     pub discover_log_levels: bool,
     /// Mine patterns when chunks are sealed, and answer for them.
     pub patterns: bool,
+    /// Attributes of OTLP's resources that become labels.
+    pub otlp_resource_labels: Vec<String>,
     pub limits: LokiLimits,
 }
 
@@ -100,6 +102,8 @@ pub struct LokiLimits {
     pub max_query_length: Duration,
     pub max_query_series: u64,
     pub query_timeout: Duration,
+    /// Live queries at a time, of all tenants.
+    pub max_concurrent_tail_requests: u64,
 }
 
 /// Addresses of what Jaeger's agent, collector and query service listen on.
@@ -408,6 +412,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         discover_service_name,
         discover_log_levels,
         patterns,
+        otlp_resource_labels,
         limits,
     } = loki;
     let file::LokiLimits {
@@ -425,6 +430,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         max_query_length,
         max_query_series,
         query_timeout,
+        max_concurrent_tail_requests,
     } = limits;
     let limits = LokiLimits {
         max_body_size: size("loki.limits.max_body_size", &max_body_size)?,
@@ -447,6 +453,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         max_query_length: duration("loki.limits.max_query_length", &max_query_length)?,
         max_query_series,
         query_timeout: duration("loki.limits.query_timeout", &query_timeout)?,
+        max_concurrent_tail_requests,
     };
     // Offsets within a message are 32 bits wide.
     if limits.max_body_size > 1 << 30 || limits.max_body_size == 0 {
@@ -469,6 +476,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         discover_service_name,
         discover_log_levels,
         patterns,
+        otlp_resource_labels,
         limits,
     })
 }

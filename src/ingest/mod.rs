@@ -47,6 +47,14 @@ pub enum Received {
     Normalised,
 }
 
+/// What became of a push: everything else in it was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// What to tell the sender, not necessarily one by one.
+    pub refusals: Vec<Refusal>,
+    pub refused_entries: usize,
+}
+
 /// Where accepted lines go. Returns when they are as durable as configured.
 pub trait LogSink: Send + Sync + 'static {
     /// `memory` is what the batch occupies, to be given back when the batch is gone.
@@ -86,13 +94,17 @@ impl<S: LogSink> Ingest<S> {
         mut batch: LogBatch,
         body: Option<(u8, u8, Bytes)>,
         memory: Option<Permit>,
-    ) -> Result<Vec<Refusal>, Refusal> {
+    ) -> Result<Taken, Refusal> {
         let admitted = self.admission.admit(&mut batch, self.clock.now());
         for (reason, entries) in &admitted.by_reason {
             self.count_refused(reason, *entries);
         }
+        let taken = Taken {
+            refusals: admitted.refusals,
+            refused_entries: admitted.refused_entries,
+        };
         if batch.streams.is_empty() {
-            return Ok(admitted.refusals);
+            return Ok(taken);
         }
         let (streams, lines) = (batch.streams.len(), batch.entry_count());
         let bytes = batch.line_bytes();
@@ -115,7 +127,7 @@ impl<S: LogSink> Ingest<S> {
         self.metrics.streams.inc_by(streams as u64);
         self.metrics.lines.inc_by(lines as u64);
         self.metrics.bytes.inc_by(bytes);
-        Ok(admitted.refusals)
+        Ok(taken)
     }
 
     /// Counts entries that were refused before they came here.

@@ -385,14 +385,15 @@ async fn only_an_untouched_batch_keeps_its_body() {
     let ingest = ingest(&sink, &metrics);
     let body = || Some((1, 0, Bytes::from_static(b"body")));
     let good = batch(&[(A, &[(NOW, 7)])]);
-    assert_eq!(ingest.push_logs(good, body(), None).await, Ok(vec![]));
+    let taken = ingest.push_logs(good, body(), None).await;
+    assert_eq!(taken, Ok(super::Taken::default()));
     let mixed = batch(&[(A, &[(NOW, 7), (0, 9)])]);
     assert_eq!(
         ingest
             .push_logs(mixed, body(), None)
             .await
             .expect("partly stored")
-            .len(),
+            .refused_entries,
         1
     );
     let bad = batch(&[(A, &[(0, 9)])]);
@@ -401,6 +402,7 @@ async fn only_an_untouched_batch_keeps_its_body() {
             .push_logs(bad, body(), None)
             .await
             .expect("refusals")
+            .refusals
             .len(),
         1
     );

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::answer::{AnswerEntry, AnswerStream, LogAnswer, LogQuery, QueryError, QueryStats};
 use super::limits::{QueryLimits, Running};
-use super::prune::{Unit, candidates};
+use super::prune::{AsOf, Unit, candidates};
 use super::scan::{Leveler, scan};
 use crate::logql::pipeline::{CompileError, Pipeline};
 use crate::model::{Direction, Labels, StreamId, TimeRange, Timestamp};
@@ -24,16 +24,16 @@ use crate::runtime::pool::{Lane, Pool};
 use crate::store::{Store, Stream};
 
 /// A line that came through, with all that its place in the answer depends on.
-struct Found {
-    at: Timestamp,
+pub(super) struct Found {
+    pub at: Timestamp,
     stream: Arc<Stream>,
     /// Order of arrival within the stream: unit, then block and line within it.
     unit: u32,
     index: u32,
-    line: Bytes,
-    labels: Labels,
-    structured: Labels,
-    parsed: Labels,
+    pub line: Bytes,
+    pub labels: Labels,
+    pub structured: Labels,
+    pub parsed: Labels,
     /// Of time, line and metadata as stored: two finds of one stream that agree are one line.
     identity: u64,
 }
@@ -120,7 +120,7 @@ async fn spaced(
     let mut kept: Vec<Found> = Vec::new();
     let mut range = query.range;
     while kept.len() < query.limit && !range.is_empty() {
-        let (page, _permit) =
+        let (page, _permit, _) =
             collect(store, pool, limits, running, tenant, query, range, stats).await?;
         let exhausted = page.len() < query.limit;
         for found in page {
@@ -145,9 +145,10 @@ async fn spaced(
     Ok(kept)
 }
 
-/// The first `limit` lines of `range` in the query's direction. The permit covers them.
+/// The first `limit` lines of `range` in the query's direction, and the instant of which
+/// that is true. The permit covers the lines.
 #[allow(clippy::too_many_arguments)]
-async fn collect(
+pub(super) async fn collect(
     store: &Store,
     pool: &Pool,
     limits: &QueryLimits,
@@ -156,7 +157,7 @@ async fn collect(
     query: &LogQuery,
     range: TimeRange,
     stats: &mut QueryStats,
-) -> Result<(Vec<Found>, Permit), QueryError> {
+) -> Result<(Vec<Found>, Permit, AsOf), QueryError> {
     let pipeline = Pipeline::compile(&query.expr).map_err(compile_error)?;
     let direction = query.direction;
     let mut permit = running
@@ -264,7 +265,7 @@ async fn collect(
                 .map_err(|e| QueryError::Busy(format!("{e}; try again")))?;
         }
     }
-    Ok((best, permit))
+    Ok((best, permit, pruned.as_of))
 }
 
 /// Reads one unit: its first `limit` lines, in the direction, that come through.

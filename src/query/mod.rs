@@ -14,6 +14,7 @@ pub mod patterns;
 mod prune;
 mod samples;
 mod scan;
+pub mod tail;
 mod traces;
 pub mod volume;
 

@@ -60,6 +60,15 @@ impl Unit {
 pub struct Candidates {
     pub units: Vec<Unit>,
     pub stats: QueryStats,
+    pub as_of: AsOf,
+}
+
+/// The instant that candidates are of: everything of these streams that journal records
+/// below `applied` hold.
+#[derive(Default)]
+pub struct AsOf {
+    pub applied: u64,
+    pub streams: HashSet<StreamId>,
 }
 
 /// Finds the units of a selector's streams in `range` that may hold what is needed.
@@ -80,6 +89,7 @@ pub fn candidates(
         return Ok(Candidates {
             units: Vec::new(),
             stats,
+            as_of: AsOf::default(),
         });
     }
     let wanted: HashSet<StreamId> = by_id.keys().copied().collect();
@@ -104,7 +114,15 @@ pub fn candidates(
         }
     }
     units.extend(snapshot.heads.into_iter().map(Unit::Head));
-    Ok(Candidates { units, stats })
+    let as_of = AsOf {
+        applied: snapshot.applied,
+        streams: wanted,
+    };
+    Ok(Candidates {
+        units,
+        stats,
+        as_of,
+    })
 }
 
 fn prune_day<'a>(

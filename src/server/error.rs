@@ -38,6 +38,14 @@ impl LokiError {
         }
     }
 
+    /// A content type or encoding that nobody reads here.
+    pub fn unsupported(text: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            text: text.into(),
+        }
+    }
+
     /// What may go well when it is tried again.
     pub fn unavailable(text: impl Into<String>) -> Self {
         Self {
@@ -72,6 +80,10 @@ impl LokiError {
 
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Errors of pushes end with a newline, those of queries do not.

@@ -1,6 +1,6 @@
 //! gRPC services generated from `proto/`, and calls that keep the message's own bytes.
 //!
-//! A door for spans needs the bytes twice: to decode them into the model, and for the
+//! A door needs the bytes twice: to decode them into the model, and for the
 //! journal. So it takes no generated message.
 
 use std::convert::Infallible;
@@ -25,6 +25,15 @@ pub mod otlp {
     include!(concat!(
         env!("OUT_DIR"),
         "/services/opentelemetry.proto.collector.trace.v1.rs"
+    ));
+}
+
+/// OTLP's logs service.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod otlp_logs {
+    include!(concat!(
+        env!("OUT_DIR"),
+        "/services/opentelemetry.proto.collector.logs.v1.rs"
     ));
 }
 

@@ -1,5 +1,7 @@
-//! OTLP's doors for traces: gRPC on 4317, HTTP on 4318. Other signals are not here, and
-//! are answered so.
+//! OTLP's doors for traces: gRPC on 4317, HTTP on 4318. Those for logs are in `logs.rs`;
+//! other signals are not here, and are answered so.
+
+pub mod logs;
 
 use std::sync::Arc;
 
@@ -221,9 +223,9 @@ fn success_json(response: &ExportTraceServiceResponse) -> String {
 #[derive(Clone, PartialEq, prost::Message)]
 struct RpcStatus {
     #[prost(int32, tag = "1")]
-    code: i32,
+    pub code: i32,
     #[prost(string, tag = "2")]
-    message: String,
+    pub message: String,
 }
 
 fn http_error(encoding: Encoding, status: StatusCode, message: &str) -> Response {
@@ -232,6 +234,8 @@ fn http_error(encoding: Encoding, status: StatusCode, message: &str) -> Response
             tonic::Code::ResourceExhausted
         }
         StatusCode::SERVICE_UNAVAILABLE => tonic::Code::Unavailable,
+        StatusCode::UNAUTHORIZED => tonic::Code::Unauthenticated,
+        status if status.is_server_error() => tonic::Code::Internal,
         _ => tonic::Code::InvalidArgument,
     };
     let rpc = RpcStatus {

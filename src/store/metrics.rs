@@ -12,6 +12,7 @@ pub struct StoreMetrics {
     pub replayed_records: Counter,
     pub lines_stored: Counter,
     pub lines_repeated: Counter,
+    pub tail_dropped_lines: Counter,
     pub spans_stored: Counter,
     pub chunks_sealed: Counter,
     pub blocks_sealed: Counter,
@@ -38,6 +39,10 @@ impl StoreMetrics {
             replayed_records: m.counter("journal_replayed_records", "Records replayed at start"),
             lines_stored: m.counter("lines_stored", "Lines that entered a head"),
             lines_repeated: m.counter("lines_repeated", "Exact repetitions that were dropped"),
+            tail_dropped_lines: m.counter(
+                "tail_dropped_lines",
+                "Lines that live tails missed because they read too slowly",
+            ),
             spans_stored: m.counter("spans_stored", "Spans that entered a head"),
             chunks_sealed: m.counter("chunks_sealed", "Chunks sealed"),
             blocks_sealed: m.counter("span_blocks_sealed", "Blocks of spans sealed"),

@@ -32,6 +32,7 @@ pub mod snapshot;
 pub mod span;
 pub mod streams;
 mod sync;
+pub mod tail;
 mod writer;
 
 use std::fs::File;
@@ -50,7 +51,7 @@ pub use options::{Decoded, Decoder, Durability, OnFailure, Options};
 pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
-use crate::model::{Matcher, StreamId, TimeRange};
+use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
 use inbox::{Append, Internal};
 use keeper::Keeper;
@@ -164,6 +165,24 @@ impl Store {
         wanted: Option<&HashSet<StreamId>>,
     ) -> Result<LogSnapshot, StoreError> {
         snapshot::logs(&self.0.shared, range, wanted)
+    }
+
+    /// Lets lines of streams be heard as they are taken; until the listener is dropped.
+    pub fn listen(
+        &self,
+        wanted: impl Fn(&Stream) -> bool + Send + Sync + 'static,
+    ) -> tail::Listener {
+        tail::Listener::set(&self.0.shared, wanted)
+    }
+
+    /// Memory for one who listens; `None` when there is no room for more of them.
+    pub fn listener_memory(&self, bytes: usize) -> Option<Permit> {
+        tail::listener_memory(&self.0.shared, bytes)
+    }
+
+    /// The time by the store's clock.
+    pub fn now(&self) -> Timestamp {
+        self.0.shared.options.clock.now()
     }
 
     /// All spans at one instant.

@@ -118,6 +118,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         inbox: Inbox::default(),
         metrics,
         heads_account: options.budget.account("heads"),
+        tails_account: options.budget.account("tails"),
         index_account: options.budget.account("index_writer"),
         recovered: AtomicBool::new(false),
         disk_full: AtomicBool::new(false),

@@ -37,6 +37,8 @@ pub struct LogSnapshot {
     pub heads: Vec<HeadView>,
     /// Oldest first.
     pub days: Vec<LogDay>,
+    /// Journal records below this number are in it, wholly.
+    pub applied: u64,
 }
 
 /// A day of arrival with its blocks as of the snapshot.
@@ -132,6 +134,7 @@ pub fn logs(
                     blocks: head.view(),
                 });
             LogSnapshot {
+                applied: open.applied,
                 heads: frozen.chain(heads).collect(),
                 days: partitions
                     .into_iter()

@@ -34,6 +34,7 @@ use super::seal::{SealedBlock, SealedChunk, seal_logs, seal_spans};
 use super::span::TagCensus;
 use super::streams::Streams;
 use super::sync::Syncer;
+use super::tail::{Taps, Watch};
 use crate::model::Day;
 use crate::model::log::LogBatch;
 use crate::model::time::SECOND;
@@ -67,6 +68,8 @@ pub struct Open {
     pub cursors: HashMap<Box<[u8]>, Box<[u8]>>,
     /// Number of the next record to enter the heads.
     pub applied: u64,
+    /// Who listens to what enters the heads.
+    pub taps: Taps,
 }
 
 impl Open {
@@ -91,6 +94,8 @@ pub struct Shared {
     pub inbox: Inbox,
     pub metrics: StoreMetrics,
     pub heads_account: Account,
+    /// Lines on their way to who listens.
+    pub tails_account: Account,
     /// What tantivy's writer holds while it commits.
     pub index_account: Account,
     /// Replay has caught up.
@@ -181,6 +186,8 @@ pub struct Writer {
     syncer: Arc<Syncer>,
     /// Reads the journal until it has caught up (W3).
     replay: Option<Replay>,
+    /// First record of this process: older ones are nothing new to who listens.
+    first_own: u64,
     /// During replay: what each head's day holds already.
     sealed_through: HashMap<HeadKey, Option<Through>>,
     spans_sealed_through: HashMap<Day, Option<Through>>,
@@ -205,6 +212,7 @@ impl Writer {
             .store(journal.bytes(), Ordering::Relaxed);
         Self {
             shared,
+            first_own: journal.next_seq(),
             journal,
             syncer,
             replay: Some(replay),
@@ -431,6 +439,10 @@ impl Writer {
         let (mut stored, mut repeated) = (0u64, 0u64);
         let mut full = Vec::new();
         let mut open = shared.open.lock();
+        let mut watch = Watch::default();
+        if seq >= self.first_own {
+            watch = Watch::begin(&open.taps);
+        }
         for entries in &batch.streams {
             let mut rest = &entries.entries[..];
             while let Some(first) = rest.first() {
@@ -479,6 +491,7 @@ impl Writer {
                     Head::new(stream, seq, now)
                 });
                 let before = head.memory();
+                let watched = watch.wants(&head.stream);
                 for (line, n) in lines.iter().zip(first_number..) {
                     let through = Through { seq, entry: n };
                     if done.is_some_and(|done| through <= done) {
@@ -486,6 +499,9 @@ impl Writer {
                     }
                     if head.push(line.at, batch.line(line), batch.metadata(line), through) {
                         stored += 1;
+                        if watched {
+                            watch.push(line.at, batch.line(line), batch.metadata(line));
+                        }
                     } else {
                         repeated += 1;
                     }
@@ -507,6 +523,10 @@ impl Writer {
         for key in full {
             self.freeze(&mut open, key);
         }
+        drop(open);
+        let budget = shared.options.budget.limit();
+        let dropped = watch.publish(seq, &shared.tails_account, budget);
+        shared.metrics.tail_dropped_lines.inc_by(dropped);
         shared.metrics.lines_stored.inc_by(stored);
         shared.metrics.lines_repeated.inc_by(repeated);
         Ok(())

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Real clients of other projects send traces to Watchpost and find them again.
+# Real clients of other projects send traces and logs to Watchpost and find them again.
 #
 #   run.sh                 starts a server of its own, in a temporary directory, on free ports
 #   run.sh KEY=ADDRESS …   tests a running one; the keys are those of the configuration:
 #                          jaeger.agent.compact, jaeger.agent.binary, jaeger.agent.sampling,
-#                          jaeger.collector.http, jaeger.query.http, otlp.http, otlp.grpc
+#                          jaeger.collector.http, jaeger.query.http, otlp.http, otlp.grpc,
+#                          loki.listen
 #
 # WATCHPOST        program to start; else the one that make built
 # WATCHPOST_CLIENTS  where npm and pip install to, once for each version of the lists here
 #
-# Ends with 1 when a client's traces came back different. What a machine cannot run (no node,
+# Ends with 1 when what a client sent came back different. What a machine cannot run (no node,
 # no python, no network to install from) is left out, and said.
 set -eu -o pipefail
 cd "$(dirname "$0")"
@@ -17,7 +18,7 @@ cd "$(dirname "$0")"
 cache=${WATCHPOST_CLIENTS:-$HOME/.cache/watchpost/clients}
 program=${WATCHPOST:-${CARGO_TARGET_DIR:-$HOME/.cache/watchpost/target}/debug/watchpost}
 keys=(jaeger.agent.compact jaeger.agent.binary jaeger.agent.sampling
-    jaeger.collector.http jaeger.query.http otlp.http otlp.grpc)
+    jaeger.collector.http jaeger.query.http otlp.http otlp.grpc loki.listen)
 declare -A address
 temporary=$(mktemp -d)
 server=
@@ -34,8 +35,7 @@ trap finish EXIT
 # A server on free ports says in its log which it got.
 start() {
     [ -x "$program" ] || { echo "clients: no program $program; run make build" >&2; exit 1; }
-    local key arguments=(--storage-path "$temporary/data" --set loki.listen=127.0.0.1:0
-        --set jaeger.collector.grpc=127.0.0.1:0)
+    local key arguments=(--storage-path "$temporary/data" --set jaeger.collector.grpc=127.0.0.1:0)
     for key in "${keys[@]}"; do arguments+=(--set "$key=127.0.0.1:0"); done
     : >"$temporary/config.toml"
     "$program" serve --config "$temporary/config.toml" "${arguments[@]}" >"$temporary/log" 2>&1 &
@@ -99,6 +99,7 @@ export WATCHPOST_COLLECTOR=http://${address[jaeger.collector.http]}
 export WATCHPOST_JAEGER=http://${address[jaeger.query.http]}
 export WATCHPOST_OTLP_HTTP=http://${address[otlp.http]}
 export WATCHPOST_OTLP_GRPC=${address[otlp.grpc]}
+export WATCHPOST_LOKI=http://${address[loki.listen]}
 # A proxy of the machine is not for these addresses.
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
@@ -110,6 +111,7 @@ elif ! install node package.json package-lock.json -- npm_install; then
 else
     NODE_PATH=$folder/node_modules timeout 60 node jaeger_client.js || failed=1
     NODE_PATH=$folder/node_modules timeout 60 node opentelemetry.js || failed=1
+    NODE_PATH=$folder/node_modules timeout 60 node opentelemetry_logs.js || failed=1
 fi
 
 if ! command -v python3 >/dev/null; then
@@ -118,6 +120,7 @@ elif ! install python requirements.txt -- pip_install; then
     skipped 'PyPI clients: python3 -m venv or pip could not install them (above)'
 else
     timeout 60 "$folder/environment/bin/python" -W ignore::DeprecationWarning opentelemetry_exporters.py || failed=1
+    timeout 60 "$folder/environment/bin/python" -W ignore::DeprecationWarning opentelemetry_logs.py || failed=1
 fi
 
 if [ "$failed" -ne 0 ]; then

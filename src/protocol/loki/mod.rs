@@ -5,3 +5,4 @@
 
 pub mod push;
 pub mod response;
+pub mod tail;

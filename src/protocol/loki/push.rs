@@ -1,27 +1,29 @@
 //! A push request of a Loki client, from its body as received to a [`LogBatch`].
 //!
 //! Three bodies: protobuf in a snappy block (promtail, Alloy, the docker driver), JSON
-//! (fluent-bit, vector, curl) and the JSON of the legacy path. Each may be wrapped in gzip
-//! or raw deflate.
+//! (fluent-bit, vector, curl) and the JSON of the legacy path; and the two of OTLP, which
+//! `protocol::otlp::logs` reads. Each may be wrapped in gzip, raw deflate or zstd.
 //!
 //! Knows syntax only: which labels, sizes and times are acceptable is for `ingest` to say.
 //!
 //! D1. The same body, codes and limits always give the same batch: the journal keeps
-//!     bodies as received, and replay decodes them again.
+//!     bodies as received, and replay decodes them again. Where more went into a batch
+//!     (a clock, a setting), it says so: [`DecodedPush::once_only`].
 //! D2. No more memory is taken than [`DecodeLimits`] allows, whatever a body claims.
 //! D3. No allocation per line: lines stay where decompression put them (protobuf) or are
 //!     appended to one buffer (JSON). Metadata sets are shared within a batch.
 
 mod json;
 mod labels;
-mod metadata;
+pub(in crate::protocol) mod metadata;
 mod proto;
 
 use std::io::Read;
 
 use bytes::Bytes;
 
-use crate::model::{LogBatch, LogEntry, StreamEntries, StreamId};
+use crate::model::{LogBatch, LogEntry, StreamEntries, StreamId, Timestamp};
+use crate::protocol::otlp::logs::{self, Mapping};
 
 pub use labels::{LabelsError, ParsedLabels, parse_labels};
 
@@ -35,6 +37,10 @@ pub enum PushFormat {
     JsonV1 = 2,
     /// JSON of `/api/prom/push`.
     JsonLegacy = 3,
+    /// OTLP's `ExportLogsServiceRequest`.
+    OtlpProto = 4,
+    /// The same as JSON.
+    OtlpJson = 5,
 }
 
 impl PushFormat {
@@ -47,6 +53,8 @@ impl PushFormat {
             1 => Some(Self::ProtobufSnappy),
             2 => Some(Self::JsonV1),
             3 => Some(Self::JsonLegacy),
+            4 => Some(Self::OtlpProto),
+            5 => Some(Self::OtlpJson),
             _ => None,
         }
     }
@@ -60,6 +68,7 @@ pub enum Coding {
     Gzip = 1,
     /// Raw deflate, without zlib's header.
     Deflate = 2,
+    Zstd = 3,
 }
 
 impl Coding {
@@ -72,6 +81,7 @@ impl Coding {
             0 => Some(Self::Identity),
             1 => Some(Self::Gzip),
             2 => Some(Self::Deflate),
+            3 => Some(Self::Zstd),
             _ => None,
         }
     }
@@ -121,7 +131,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    fn invalid(message: impl Into<String>) -> Self {
+    pub(in crate::protocol) fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())
     }
 }
@@ -136,6 +146,8 @@ pub struct DecodedPush {
     pub refused: Vec<RefusedPart>,
     /// Bytes that text, entries, streams and metadata take, nearly.
     pub occupied: usize,
+    /// Decoding the body again might give another batch: only this one tells what was sent.
+    pub once_only: bool,
 }
 
 /// A stream or an entry that was left out of the batch.
@@ -154,6 +166,19 @@ pub fn decode_push(
     body: &[u8],
     limits: &DecodeLimits,
 ) -> Result<DecodedPush, DecodeError> {
+    decode_push_with(format, coding, body, limits, &Mapping::default(), None)
+}
+
+/// The same, with what OTLP's bodies leave to us: how they are mapped, and the time of
+/// records that have none (0 for `None`).
+pub fn decode_push_with(
+    format: PushFormat,
+    coding: Coding,
+    body: &[u8],
+    limits: &DecodeLimits,
+    mapping: &Mapping,
+    now: Option<Timestamp>,
+) -> Result<DecodedPush, DecodeError> {
     let limits = &DecodeLimits {
         max_text: limits.max_text.min(u32::MAX as usize),
         ..*limits
@@ -170,6 +195,16 @@ pub fn decode_push(
             unwrapped = inflate("deflate", flate2::read::DeflateDecoder::new(body), limits)?;
             &unwrapped
         }
+        Coding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body)
+                .map_err(|e| DecodeError::invalid(format!("body can't be read as zstd: {e}")))?;
+            // A frame may ask for a window of gigabytes.
+            decoder
+                .window_log_max(ZSTD_WINDOW_LOG)
+                .map_err(|e| DecodeError::invalid(format!("body can't be read as zstd: {e}")))?;
+            unwrapped = inflate("zstd", decoder, limits)?;
+            &unwrapped
+        }
     };
     match format {
         PushFormat::ProtobufSnappy => {
@@ -178,8 +213,13 @@ pub fn decode_push(
         }
         PushFormat::JsonV1 => json::decode_v1(body, limits),
         PushFormat::JsonLegacy => json::decode_legacy(body, limits),
+        PushFormat::OtlpProto => logs::decode_proto(body, limits, mapping, now),
+        PushFormat::OtlpJson => logs::decode_json(body, limits, mapping, now),
     }
 }
+
+/// 8 MiB, what zstd itself recommends to accept.
+const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Bytes that decoding will probably take, for whoever has to ask before. Trusts nothing:
 /// a claim above `limits` counts as the limit.
@@ -195,7 +235,7 @@ pub fn expected_bytes(
         }
         // Lines are copied out of the body; metadata and entries come on top.
         (_, Coding::Identity) => body.len(),
-        (_, Coding::Gzip | Coding::Deflate) => body.len().saturating_mul(8),
+        (_, Coding::Gzip | Coding::Deflate | Coding::Zstd) => body.len().saturating_mul(8),
     };
     text.min(limits.max_text).saturating_mul(5) / 4
 }
@@ -235,7 +275,7 @@ fn unsnap(body: &[u8], limits: &DecodeLimits) -> Result<Vec<u8>, DecodeError> {
     Ok(text)
 }
 
-fn text_too_large(limits: &DecodeLimits) -> DecodeError {
+pub(in crate::protocol) fn text_too_large(limits: &DecodeLimits) -> DecodeError {
     DecodeError::TooLarge(format!(
         "push is larger than {} bytes after decompression; send smaller batches",
         limits.max_text
@@ -243,21 +283,21 @@ fn text_too_large(limits: &DecodeLimits) -> DecodeError {
 }
 
 /// Collects what the decoders find, and keeps count of what it occupies (D2).
-struct Parts {
+pub(in crate::protocol) struct Parts {
     streams: Vec<StreamEntries>,
-    refused: Vec<RefusedPart>,
-    metadata: metadata::Interner,
+    pub refused: Vec<RefusedPart>,
+    pub metadata: metadata::Interner,
     /// Streams seen, also those without entries.
-    seen: usize,
+    pub seen: usize,
     spent: usize,
     max: usize,
 }
 
 /// What a stream occupies beside its entries: struct, labels, allocator's overhead.
-const STREAM_COST: usize = 256;
+pub(in crate::protocol) const STREAM_COST: usize = 256;
 
 impl Parts {
-    fn new(limits: &DecodeLimits) -> Self {
+    pub fn new(limits: &DecodeLimits) -> Self {
         Self {
             streams: Vec::new(),
             refused: Vec::new(),
@@ -270,7 +310,7 @@ impl Parts {
 
     /// Takes note of `bytes` that are about to be kept.
     #[inline]
-    fn spend(&mut self, bytes: usize) -> Result<(), DecodeError> {
+    pub fn spend(&mut self, bytes: usize) -> Result<(), DecodeError> {
         self.spent += bytes;
         if self.spent > self.max {
             return Err(DecodeError::TooLarge(format!(
@@ -283,7 +323,7 @@ impl Parts {
     }
 
     /// Closes a stream: `unrepresentable` of its entries had times that no timestamp can hold.
-    fn push_stream(
+    pub fn push_stream(
         &mut self,
         labels: ParsedLabels,
         entries: Vec<LogEntry>,
@@ -320,7 +360,7 @@ impl Parts {
         Ok(())
     }
 
-    fn finish(self, text: Vec<u8>) -> Result<DecodedPush, DecodeError> {
+    pub fn finish(self, text: Vec<u8>) -> Result<DecodedPush, DecodeError> {
         if self.seen == 0 {
             return Err(DecodeError::NoStreams);
         }
@@ -333,6 +373,7 @@ impl Parts {
                 streams: self.streams,
             },
             refused: self.refused,
+            once_only: false,
         })
     }
 }

@@ -256,7 +256,7 @@ fn finish(mut out: Vec<u8>, frame: &Frame<'_>) -> Vec<u8> {
     out
 }
 
-fn comma_separated<T>(
+pub(super) fn comma_separated<T>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
@@ -269,7 +269,7 @@ fn comma_separated<T>(
     }
 }
 
-fn line(out: &mut Vec<u8>, line: Line<'_>) {
+pub(super) fn line(out: &mut Vec<u8>, line: Line<'_>) {
     out.extend_from_slice(b"[\"");
     integer(out, line.at);
     out.extend_from_slice(b"\",");
@@ -292,7 +292,7 @@ fn line(out: &mut Vec<u8>, line: Line<'_>) {
     out.push(b']');
 }
 
-fn object(out: &mut Vec<u8>, labels: &Labels) {
+pub(super) fn object(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'{');
     comma_separated(out, labels.iter(), |out, (name, value)| {
         json_text(out, name);
@@ -341,7 +341,7 @@ fn number(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-fn integer(out: &mut Vec<u8>, value: i64) {
+pub(super) fn integer(out: &mut Vec<u8>, value: i64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
     let mut left = value.unsigned_abs();
@@ -365,7 +365,7 @@ fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 /// Writes bytes as a JSON string.
-fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     if simdutf8::basic::from_utf8(bytes).is_ok() {
@@ -381,7 +381,7 @@ fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-fn json_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn json_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     escape(out, text.as_bytes());
     out.push(b'"');

@@ -304,26 +304,26 @@ struct StatusJson<'a> {
 }
 
 #[derive(serde::Deserialize)]
-struct KeyValue<'a> {
+pub(super) struct KeyValue<'a> {
     #[serde(borrow, default, deserialize_with = "nullable")]
-    key: Text<'a>,
+    pub key: Text<'a>,
     #[serde(borrow, default, deserialize_with = "nullable")]
-    value: AnyValue<'a>,
+    pub value: AnyValue<'a>,
 }
 
 /// Text that borrows from the body unless it holds escapes.
 #[derive(Default, serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// A missing value and `null` are the default, as protobuf's JSON has it.
-fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(super) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Default)]
-enum AnyValue<'a> {
+pub(super) enum AnyValue<'a> {
     #[default]
     None,
     String(Cow<'a, str>),
@@ -427,10 +427,10 @@ fn double(json: &str) -> Result<Option<f64>, String> {
 }
 
 /// A number that JSON may hold as text.
-struct Number<T>(T);
+pub(super) struct Number<T>(pub T);
 
 /// Reads one kind of number from the forms that JSON has for it.
-trait FromJson: Sized {
+pub(super) trait FromJson: Sized {
     const EXPECTED: &'static str;
     fn from_i64(value: i64) -> Option<Self>;
     fn from_u64(value: u64) -> Option<Self>;
@@ -511,7 +511,7 @@ impl FromJson for u64 {
 }
 
 type Signed = Number<i64>;
-type Unsigned = Number<u64>;
+pub(super) type Unsigned = Number<u64>;
 
 impl<T: Default> Default for Number<T> {
     fn default() -> Self {

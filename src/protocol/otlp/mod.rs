@@ -1,4 +1,5 @@
-//! OTLP traces, protobuf and JSON → model, as Jaeger shows them.
+//! OTLP, protobuf and JSON → model: traces as Jaeger shows them, logs (`logs.rs`) as Loki
+//! stores them.
 //!
 //! O1. A span without valid ids is refused alone; the rest of the export is kept.
 //! O2. Both encodings fill a `draft::Draft`, which alone knows Jaeger's rules, so one
@@ -6,6 +7,10 @@
 
 mod draft;
 mod json;
+pub mod logs;
+mod logs_json;
+mod logs_proto;
+mod logs_text;
 mod proto;
 
 pub use json::decode_json;

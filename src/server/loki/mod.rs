@@ -9,8 +9,9 @@ mod fields;
 mod labels;
 mod params;
 mod patterns;
-mod push;
+pub(in crate::server) mod push;
 mod query;
+pub mod tail;
 mod volume;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::ingest::{Ingest, LogSink};
 use crate::model::{Labels, Matcher, TimeRange};
 use crate::protocol::loki::push::DecodeLimits;
 use crate::protocol::loki::response;
+use crate::protocol::otlp::logs::{Mapping, RESOURCE_LABELS};
 use crate::query::answer::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, QueryError,
 };
@@ -92,6 +94,8 @@ pub struct Options {
     /// Bytes of a push as received.
     pub max_push_bytes: usize,
     pub decode: DecodeLimits,
+    /// Which attributes of OTLP's resources become labels.
+    pub otlp: Arc<Mapping>,
     /// How long a push may wait for memory before it is told to come again. Less than
     /// the 10 s after which clients give up.
     pub memory_patience: Duration,
@@ -109,6 +113,7 @@ impl Default for Options {
             tenancy: false,
             max_push_bytes: 32 << 20,
             decode: DecodeLimits::default(),
+            otlp: Arc::new(Mapping::new(&RESOURCE_LABELS, true)),
             memory_patience: Duration::from_secs(5),
             max_entries_limit: 5000,
             max_query_length: Duration::from_secs(721 * 3600),
@@ -216,7 +221,10 @@ fn typed_json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> 
 const MAX_TENANT_LENGTH: usize = 150;
 
 /// The tenant of a request.
-fn tenant(options: &Options, headers: &HeaderMap) -> Result<Arc<str>, LokiError> {
+pub(in crate::server) fn tenant(
+    options: &Options,
+    headers: &HeaderMap,
+) -> Result<Arc<str>, LokiError> {
     if !options.tenancy {
         return Ok("".into());
     }

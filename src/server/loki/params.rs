@@ -10,6 +10,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::model::labels::write_quoted;
 use crate::model::time::{DAY, HOUR, MINUTE, SECOND};
 use crate::model::{Direction, TimeRange, Timestamp};
 use crate::server::error::LokiError;
@@ -19,6 +20,9 @@ const MAX_FORM_BYTES: usize = 1 << 20;
 
 /// Points of one series: (end − start) / step may not be more.
 const MAX_POINTS: i64 = 11_000;
+
+/// Seconds that a tail may let lines wait.
+const MAX_TAIL_DELAY: i64 = 5;
 
 /// Parameters of a request, in order; those of the body before those of the URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +82,41 @@ impl Params {
         }
         check_length(end.saturating_sub(start), max_length)?;
         Ok(Bounds { start, end })
+    }
+
+    /// The query of a tail, to which the parameter `regexp` adds a filter.
+    pub fn filtered_query(&self) -> String {
+        let mut query = self.query().to_owned();
+        if let Some(regexp) = self.get("regexp") {
+            query.push_str(" |~ ");
+            // Writing to a string cannot fail.
+            let _ = write_quoted(&mut query, regexp);
+        }
+        query
+    }
+
+    /// Where the past of a tail begins: an hour before `now` unless `start` says.
+    pub fn start_before(&self, now: Timestamp) -> Result<Timestamp, LokiError> {
+        match self.get("start") {
+            Some(text) => time("start", text),
+            None => Ok(now.saturating_sub(HOUR)),
+        }
+    }
+
+    /// `delay_for` of a tail, nanoseconds.
+    pub fn delay(&self) -> Result<i64, LokiError> {
+        let Some(text) = self.get("delay_for") else {
+            return Ok(0);
+        };
+        let seconds: i64 = text
+            .parse()
+            .map_err(|_| LokiError::invalid(format!("delay_for {text:?} is not a number")))?;
+        if !(0..=MAX_TAIL_DELAY).contains(&seconds) {
+            return Err(LokiError::invalid(format!(
+                "delay_for can't be greater than {MAX_TAIL_DELAY}, nor less than 0"
+            )));
+        }
+        Ok(seconds * SECOND)
     }
 
     /// The time of an instant query.

@@ -13,11 +13,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
-use crate::ingest::{self, LogSink, Refusal, RefusalKind};
+use crate::ingest::{self, FLAG_SERVICE_NAME, LogSink, Refusal, RefusalKind, Taken};
 use crate::model::LogBatch;
 use crate::protocol::loki::push::{
-    Coding, DecodeLimits, DecodedPush, PushFormat, RefusedPart, decode_push, expected_bytes,
+    Coding, DecodeLimits, DecodedPush, PushFormat, RefusedPart, decode_push_with, expected_bytes,
 };
+use crate::protocol::otlp::logs::{Mapping, RESOURCE_LABELS};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::Lane;
 use crate::server::error::LokiError;
@@ -65,17 +66,32 @@ async fn push<S: LogSink, R>(
     let coding = coding_of(request.headers(), format)?;
     // Held until the push is acknowledged.
     let (body, _body_memory) = read_body(api, request).await?;
-    let (decoded, memory) = decode(api, format, coding, &body).await?;
+    let taken = take(api, tenant, format, coding, body).await?;
+    LokiError::of_refusals(&taken.refusals).map_or(Ok(()), Err)
+}
 
+/// Decodes a body and hands on what is in it.
+pub(in crate::server) async fn take<S: LogSink, R>(
+    api: &Api<S, R>,
+    tenant: Arc<str>,
+    format: PushFormat,
+    coding: Coding,
+    body: Bytes,
+) -> Result<Taken, LokiError> {
+    let (decoded, memory) = decode(api, format, coding, &body).await?;
     let mut batch = decoded.batch;
     batch.tenant = tenant;
-    for part in &decoded.refused {
+    let mut taken = Taken::default();
+    for part in decoded.refused {
         api.ingest.count_refused(part.reason, part.entries);
+        taken.refused_entries += part.entries;
+        taken.refusals.push(refusal_of(part));
     }
-    let mut refusals: Vec<Refusal> = decoded.refused.into_iter().map(refusal_of).collect();
-    let received = Some((format.code(), coding.code(), body));
-    refusals.extend(api.ingest.push_logs(batch, received, Some(memory)).await?);
-    LokiError::of_refusals(&refusals).map_or(Ok(()), Err)
+    let received = (!decoded.once_only).then(|| (format.code(), coding.code(), body));
+    let admitted = api.ingest.push_logs(batch, received, Some(memory)).await?;
+    taken.refused_entries += admitted.refused_entries;
+    taken.refusals.extend(admitted.refusals);
+    Ok(taken)
 }
 
 fn refusal_of(part: RefusedPart) -> Refusal {
@@ -141,7 +157,10 @@ fn coding_of(headers: &HeaderMap, format: PushFormat) -> Result<Coding, LokiErro
 }
 
 /// The body, and the memory taken for it.
-async fn read_body<S, R>(api: &Api<S, R>, request: Request) -> Result<(Bytes, Permit), LokiError> {
+pub(in crate::server) async fn read_body<S, R>(
+    api: &Api<S, R>,
+    request: Request,
+) -> Result<(Bytes, Permit), LokiError> {
     let Options {
         max_push_bytes: max,
         memory_patience,
@@ -229,13 +248,14 @@ async fn decode<S, R>(
         .memory
         .take(expected, api.options.memory_patience)
         .await?;
+    let now = Some(api.clock.now());
     let decoded = if expected <= INLINE_BYTES {
-        decode_push(format, coding, body, &limits)?
+        decode_push_with(format, coding, body, &limits, &api.options.otlp, now)?
     } else {
-        let body = body.clone();
+        let (body, mapping) = (body.clone(), api.options.otlp.clone());
         api.pool
             .run(Lane::First, move || {
-                decode_push(format, coding, &body, &limits)
+                decode_push_with(format, coding, &body, &limits, &mapping, now)
             })
             .await??
     };
@@ -259,8 +279,11 @@ pub fn replay(
 ) -> Result<LogBatch, String> {
     let format = PushFormat::from_code(format).ok_or("unknown push format")?;
     let coding = Coding::from_code(coding).ok_or("unknown content coding")?;
-    let decoded =
-        decode_push(format, coding, body, &DecodeLimits::replay()).map_err(|e| e.to_string())?;
+    // A body was kept only if it was mapped by the default list.
+    let mapping = Mapping::new(&RESOURCE_LABELS, flags & FLAG_SERVICE_NAME != 0);
+    let limits = DecodeLimits::replay();
+    let decoded = decode_push_with(format, coding, body, &limits, &mapping, None)
+        .map_err(|e| e.to_string())?;
     let mut batch = decoded.batch;
     batch.tenant = tenant.clone();
     ingest::complete(&mut batch, flags);

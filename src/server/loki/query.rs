@@ -19,7 +19,7 @@ use super::params::{Bounds, Params, check_length};
 use super::{Api, LogReader, Options, json, render, tenant, typed_json};
 
 /// The flag that keeps stream labels, metadata and parsed labels apart.
-const CATEGORIZE: &str = "categorize-labels";
+pub(super) const CATEGORIZE: &str = "categorize-labels";
 
 pub async fn range<S: LogSink, R: LogReader>(
     State(api): State<Arc<Api<S, R>>>,
@@ -252,7 +252,7 @@ fn limit_series(
     Ok(answer)
 }
 
-fn encoding_flags(headers: &HeaderMap) -> Vec<String> {
+pub(super) fn encoding_flags(headers: &HeaderMap) -> Vec<String> {
     let mut flags: Vec<String> = Vec::new();
     for value in headers.get_all("x-loki-response-encoding-flags") {
         for flag in value

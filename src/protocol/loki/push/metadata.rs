@@ -77,21 +77,40 @@ impl Interner {
     /// Adds a pair to the set being made; of equal names the last one wins. Returns the
     /// bytes it will occupy.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<usize, DecodeError> {
-        let name = match self.names.get(name) {
-            Some(known) => known.clone(),
-            None => {
-                let normal: Arc<str> = normalize_name(name)?.into();
-                self.names.insert(name.into(), normal.clone());
-                normal
-            }
-        };
+        let (name, _) = self.normal_name(name)?;
         let value: Arc<str> = clean_value(value).as_ref().into();
         let cost = PAIR_COST + name.len() + value.len();
+        self.add_pair(name, value);
+        Ok(cost)
+    }
+
+    /// The name that `name` is stored under, and whether it is new here.
+    pub fn normal_name(&mut self, name: &[u8]) -> Result<(Arc<str>, bool), DecodeError> {
+        if let Some(known) = self.names.get(name) {
+            return Ok((known.clone(), false));
+        }
+        let normal: Arc<str> = normalize_name(name)?.into();
+        self.names.insert(name.into(), normal.clone());
+        Ok((normal, true))
+    }
+
+    /// Adds a pair whose name is normal already; of equal names the last one wins.
+    pub fn add_pair(&mut self, name: Arc<str>, value: Arc<str>) {
         match self.pairs.binary_search_by(|(n, _)| n.cmp(&name)) {
             Ok(at) => self.pairs[at].1 = value,
             Err(at) => self.pairs.insert(at, (name, value)),
         }
-        Ok(cost)
+    }
+
+    /// Begins a set anew, with pairs that many sets share: sorted, names unique.
+    pub fn begin(&mut self, shared: &[(Arc<str>, Arc<str>)]) {
+        self.pairs.clear();
+        self.pairs.extend_from_slice(shared);
+    }
+
+    /// The pairs of the set being made, which is given up.
+    pub fn take_pairs(&mut self) -> Vec<(Arc<str>, Arc<str>)> {
+        std::mem::take(&mut self.pairs)
     }
 
     /// Closes the set being made. Returns its number (0 when it is empty) and what it
@@ -158,7 +177,7 @@ pub fn normalize_name(name: &[u8]) -> Result<String, DecodeError> {
 }
 
 /// The text of a value: each byte that is not UTF-8 becomes a blank, as does U+FFFD.
-fn clean_value(value: &[u8]) -> Cow<'_, str> {
+pub fn clean_value(value: &[u8]) -> Cow<'_, str> {
     match simdutf8::basic::from_utf8(value) {
         Ok(text) if !text.contains('\u{fffd}') => Cow::Borrowed(text),
         _ => {
