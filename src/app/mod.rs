@@ -14,11 +14,11 @@ use anyhow::Context;
 use axum::Router;
 use futures::FutureExt;
 
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, DeletionMode, Loaded};
 use crate::ingest::limits::LogLimits;
 use crate::ingest::{Admission, Discovery, Ingest, IngestMetrics};
 use crate::protocol::loki::push::DecodeLimits;
-use crate::query::{Querier, QueryLimits};
+use crate::query::{self, Querier, QueryLimits};
 use crate::runtime::clock::Clock;
 use crate::runtime::permits::Budget;
 use crate::runtime::pool::Pool;
@@ -186,6 +186,12 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         clock: clock.clone(),
         memory: budget.account("ingest"),
     });
+    let deletes = Arc::new(loki::delete::Deletes {
+        keeper: querier.clone(),
+        options: api.options.clone(),
+        enabled: config.loki.limits.deletion_mode != DeletionMode::Disabled,
+        clock: clock.clone(),
+    });
     let sink = Arc::new(sink);
     let spans = SpanMetrics::new(&metrics);
     let strategies = sampling::Strategies::new(sampling::SamplingOptions::default());
@@ -193,7 +199,12 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let collector = collector::CollectorOptions::default();
     let otlp_options = otlp::OtlpOptions::default();
     let routers: [(&'static str, Router); 7] = [
-        ("loki.listen", loki::router(api).merge(admin::router(admin))),
+        (
+            "loki.listen",
+            loki::router(api)
+                .merge(loki::delete::router(deletes))
+                .merge(admin::router(admin)),
+        ),
         (
             "jaeger.agent.sampling",
             sampling::router(strategies.clone()),
@@ -349,6 +360,14 @@ fn open_store(
         },
         retention: config.storage.retention,
         min_free_bytes: config.storage.min_free_bytes,
+        deletion: store::deletion::DeletionOptions {
+            read: {
+                let levels = config.loki.discover_log_levels;
+                Arc::new(move |text| query::deletion::read_selection(text, levels))
+            },
+            cancel_period: config.loki.delete_request_cancel_period,
+            erase: config.loki.limits.deletion_mode == DeletionMode::FilterAndDelete,
+        },
         decoder: Arc::new(sinks::decode_record),
         on_failure: Arc::new(|error| {
             // Going on would mean acknowledging what may be lost.

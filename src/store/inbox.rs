@@ -48,6 +48,8 @@ pub enum Internal {
     Freeze(Ack),
     /// Seal what keeps old segments of the journal.
     FreezeOld,
+    /// Seal heads with lines that a new delete request selects.
+    FreezeDeleted,
     /// Journal records below this number are no longer needed.
     Forget(u64),
     /// Days are dropped as of this time.

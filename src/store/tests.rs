@@ -24,6 +24,7 @@ fn options(path: &Path) -> Options {
         durability: Durability::Sync,
         retention: None,
         min_free_bytes: 0,
+        deletion: deletion::DeletionOptions::default(),
         decoder: Arc::new(|_| Err("no protocol here".into())),
         on_failure: Arc::new(|error| panic!("{error}")),
         clock: Clock::fixed(20_000 * DAY + DAY / 2),

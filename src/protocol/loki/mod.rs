@@ -3,5 +3,6 @@
 //! Pure functions between bytes and model; no I/O, no clock, no configuration beyond
 //! what is passed in.
 
+pub mod deletes;
 pub mod push;
 pub mod response;

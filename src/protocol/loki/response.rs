@@ -242,7 +242,7 @@ fn finish(mut out: Vec<u8>, frame: &Frame<'_>) -> Vec<u8> {
     out
 }
 
-fn comma_separated<T>(
+pub(super) fn comma_separated<T>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
@@ -297,7 +297,7 @@ fn sample(out: &mut Vec<u8>, at: Timestamp, value: f64) {
 }
 
 /// Seconds with at most three decimals and no trailing zeros.
-fn seconds(out: &mut Vec<u8>, at: Timestamp) {
+pub(super) fn seconds(out: &mut Vec<u8>, at: Timestamp) {
     let millis = at.div_euclid(1_000_000);
     if millis < 0 {
         out.push(b'-');
@@ -367,7 +367,7 @@ fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-fn json_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn json_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     escape(out, text.as_bytes());
     out.push(b'"');

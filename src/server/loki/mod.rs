@@ -3,6 +3,7 @@
 //! Speaks HTTP and Loki's parameters; what is acceptable says `ingest`, what a query means
 //! says `logql`, how it runs says whoever implements [`LogReader`].
 
+pub mod delete;
 mod detected;
 mod labels;
 mod params;
