@@ -4,6 +4,7 @@ mod readers;
 mod sinks;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::permits::Budget;
 use crate::runtime::pool::Pool;
 use crate::runtime::shutdown;
-use crate::server::admin::{self, Admin, Readiness};
+use crate::server::admin::{self, Admin, Readiness, ServiceState};
 use crate::server::http::{BodyMemory, HttpMetrics, bounded, layers};
 use crate::server::jaeger::{agent, collector, query_http, sampling};
 use crate::server::signals::{Asked, Signals};
@@ -31,7 +32,7 @@ use crate::server::spans::SpanMetrics;
 use crate::server::{self, Listeners, loki, notify, otlp};
 use crate::source::files::{FilesMetrics, FollowOptions, Follower};
 use crate::store::{self, Durability, Store};
-use crate::telemetry::log;
+use crate::telemetry::log::{self, LogLevel};
 use crate::telemetry::metrics::{Gauge, Metrics};
 use sinks::StoreSink;
 
@@ -54,7 +55,7 @@ pub fn inspect(path: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
 pub fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     use_two_arenas();
     let config = &loaded.config;
-    log::init(&config.log.level, config.log.format)
+    let log_level = log::init(&config.log.level, config.log.format)
         .map_err(|e| anyhow::anyhow!("log.level: {e}"))?;
     fail_points();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -65,7 +66,7 @@ pub fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let result = runtime.block_on(run(loaded));
+    let result = runtime.block_on(run(loaded, log_level));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -90,7 +91,7 @@ fn fail_points() {
     }
 }
 
-async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
+async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let Loaded {
         config,
         effective,
@@ -160,6 +161,12 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
             }
         }),
         config: effective,
+        services: services(&store, &stopping, &config),
+        log_level: Box::new({
+            let level = log_level.clone();
+            move || level.now()
+        }),
+        set_log_level: Box::new(move |text| log_level.set(text)),
     });
     let max_push = to_usize(config.loki.limits.max_body_size);
     let api = Arc::new(loki::Api {
@@ -203,6 +210,7 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
             "loki.listen",
             loki::router(api)
                 .merge(loki::delete::router(deletes))
+                .merge(loki::rules::router())
                 .merge(admin::router(admin)),
         ),
         (
@@ -328,21 +336,29 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
 }
 
 fn bind(config: &Config) -> anyhow::Result<Listeners> {
+    let (udp, tcp): (Vec<_>, Vec<_>) = listen_keys(config)
+        .into_iter()
+        .partition(|(key, _)| UDP.contains(key));
+    Ok(Listeners::bind(&tcp, &udp, server::Options::default())?)
+}
+
+/// Keys of the listeners that are UDP.
+const UDP: [&str; 2] = ["jaeger.agent.compact", "jaeger.agent.binary"];
+
+/// Every listener, with its address unless it is switched off.
+fn listen_keys(config: &Config) -> [(&'static str, Option<SocketAddr>); 9] {
     let jaeger = &config.jaeger;
-    let tcp = [
+    [
         ("loki.listen", config.loki.listen),
+        ("jaeger.agent.compact", jaeger.agent_compact),
+        ("jaeger.agent.binary", jaeger.agent_binary),
         ("jaeger.agent.sampling", jaeger.agent_sampling),
         ("jaeger.collector.http", jaeger.collector_http),
         ("jaeger.collector.grpc", jaeger.collector_grpc),
         ("jaeger.query.http", jaeger.query_http),
         ("otlp.http", config.otlp.http),
         ("otlp.grpc", config.otlp.grpc),
-    ];
-    let udp = [
-        ("jaeger.agent.compact", jaeger.agent_compact),
-        ("jaeger.agent.binary", jaeger.agent_binary),
-    ];
-    Ok(Listeners::bind(&tcp, &udp, server::Options::default())?)
+    ]
 }
 
 fn open_store(
@@ -421,6 +437,45 @@ fn readiness(
             degraded.push("the disk is nearly full: nothing is accepted".into());
         }
         Readiness::Ready { degraded }
+    })
+}
+
+/// The parts that run, and how they are: what `/services` shows.
+fn services(
+    store: &Store,
+    stopping: &Arc<AtomicBool>,
+    config: &Config,
+) -> Box<dyn Fn() -> Vec<(&'static str, ServiceState)> + Send + Sync> {
+    let (store, stopping) = (store.clone(), stopping.clone());
+    let follows = !config.files.is_empty();
+    let listeners: Vec<&'static str> = listen_keys(config)
+        .into_iter()
+        .filter_map(|(key, address)| address.map(|_| key))
+        .collect();
+    Box::new(move || {
+        let stopping = stopping.load(Ordering::Relaxed);
+        let state = |ready: bool| match (stopping, ready) {
+            (true, _) => ServiceState::Stopping,
+            (false, true) => ServiceState::Running,
+            (false, false) => ServiceState::Starting,
+        };
+        let recovered = store.is_recovered();
+        let mut all = vec![
+            (
+                "store",
+                match store.is_failed() {
+                    true => ServiceState::Failed,
+                    false => state(recovered),
+                },
+            ),
+            ("querier", state(true)),
+        ];
+        if follows {
+            // Files are read once their positions are known.
+            all.push(("files", state(recovered)));
+        }
+        all.extend(listeners.iter().map(|key| (*key, state(true))));
+        all
     })
 }
 

@@ -14,6 +14,9 @@ use crate::store::deletion::{LineTest, SelectLines, Selection};
 
 pub use crate::store::deletion::{DeleteError, DeleteRequest, DeleteState};
 
+/// States of the regexes of one request, roughly: a thousand requests may wait.
+const MAX_REGEX_STATES: usize = 5_000;
+
 /// The stages of a request, ready to run.
 struct Stages {
     pipeline: Pipeline,
@@ -23,7 +26,10 @@ struct Stages {
 
 /// Reads the text of a delete request: a selector, with or without stages.
 pub fn read_selection(text: &str, discover_levels: bool) -> Result<Selection, String> {
-    let expr = crate::logql::parse(text).map_err(|e| e.to_string())?;
+    let (expr, states) = crate::logql::parse_weighed(text).map_err(|e| e.to_string())?;
+    if states > MAX_REGEX_STATES {
+        return Err("its regular expressions are too large to be kept".into());
+    }
     crate::logql::check::pipeline(&expr).map_err(|e| e.to_string())?;
     let Expr::Log(log) = expr else {
         return Err("a delete request selects lines: it can't be a metric query".into());
@@ -137,7 +143,9 @@ mod tests {
 
     #[test]
     fn what_selects_no_lines_is_refused() {
-        for query in ["", "{", "rate({app=\"x\"}[5m])", "{app=\"x\"} |~ \"(\""] {
+        let large = r#"{app="x"} |~ "\\pL{100}""#;
+        let rate = "rate({app=\"x\"}[5m])";
+        for query in ["", "{", rate, "{app=\"x\"} |~ \"(\"", large] {
             assert!(read_selection(query, true).is_err(), "{query}");
         }
     }

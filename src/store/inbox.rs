@@ -50,6 +50,8 @@ pub enum Internal {
     FreezeOld,
     /// Seal heads with lines that a new delete request selects.
     FreezeDeleted,
+    /// Go on in a new segment of the journal, so that the open one can be removed.
+    Rotate,
     /// Journal records below this number are no longer needed.
     Forget(u64),
     /// Days are dropped as of this time.

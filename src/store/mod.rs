@@ -129,6 +129,11 @@ impl Store {
         self.0.shared.recovered.load(Ordering::Acquire)
     }
 
+    /// Whether it can't go on: the process ends.
+    pub fn is_failed(&self) -> bool {
+        self.0.syncer.failure().is_some()
+    }
+
     /// Whether the disk has too little room to take anything.
     pub fn is_full(&self) -> bool {
         self.0.shared.disk_full.load(Ordering::Relaxed)

@@ -291,6 +291,7 @@ impl Writer {
                 let applied = open.applied;
                 self.freeze_deleted(&mut open, applied);
             }
+            Internal::Rotate => self.journal.rotate_used()?,
             Internal::Forget(low_water) => {
                 self.journal.forget(low_water)?;
                 self.shared

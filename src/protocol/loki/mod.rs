@@ -4,5 +4,6 @@
 //! what is passed in.
 
 pub mod deletes;
+pub mod legacy;
 pub mod push;
 pub mod response;

@@ -351,7 +351,7 @@ fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 /// Writes bytes as a JSON string.
-fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     if simdutf8::basic::from_utf8(bytes).is_ok() {
@@ -418,7 +418,7 @@ fn first_special(text: &[u8]) -> Option<usize> {
 }
 
 impl Stats {
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         let per_second = |n: u64| {
             if self.exec_seconds > 0.0 {
                 (n as f64 / self.exec_seconds) as u64

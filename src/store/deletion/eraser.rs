@@ -16,6 +16,7 @@ use crate::model::need::Need;
 use crate::model::{Day, TimeRange};
 use crate::store::chunk::{ChunkMeta, ChunkReader, LineBlock, encode};
 use crate::store::error::StoreError;
+use crate::store::inbox::Internal;
 use crate::store::index::analyze::{FOLDS_TERM, OVERFLOW_TERM};
 use crate::store::index::{ChunkFlags, FilterView, NeedlePlan};
 use crate::store::keeper::Keeper;
@@ -279,6 +280,9 @@ impl Eraser {
                 return Err(Stop::Stopped);
             }
         }
+        // The journal may still have the lines, in a segment that little traffic would leave
+        // open for long.
+        shared.inbox.push_internal(Internal::Rotate);
         let key = [ERASING_PREFIX, partition.name.as_bytes()].concat();
         shared.kv.write_meta(&[(key, None)])?;
         Ok(())
