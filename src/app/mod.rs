@@ -463,9 +463,10 @@ fn services(
         let mut all = vec![
             (
                 "store",
-                match store.is_failed() {
-                    true => ServiceState::Failed,
-                    false => state(recovered),
+                if store.is_failed() {
+                    ServiceState::Failed
+                } else {
+                    state(recovered)
                 },
             ),
             ("querier", state(true)),

@@ -241,7 +241,9 @@ impl<'a> Parser<'a> {
     fn weigh(&mut self, regex: &str) -> Result<()> {
         self.regexes = self.regexes.saturating_add(re2::weight(regex));
         if self.regexes > MAX_REGEX_STATES {
-            return Err(self.too_much("the regular expressions of the query are too large together"));
+            return Err(
+                self.too_much("the regular expressions of the query are too large together")
+            );
         }
         Ok(())
     }

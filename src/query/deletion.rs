@@ -3,8 +3,8 @@
 //! A line is selected when it comes through the request's pipeline, as a log query would have
 //! it: `detected_level` and parsed labels count.
 
-use super::scan::Leveler;
 use super::Querier;
+use super::scan::Leveler;
 use crate::logql::ast::Expr;
 use crate::logql::pipeline::Pipeline;
 use crate::model::{Labels, Timestamp};
@@ -137,8 +137,14 @@ mod tests {
         let parsed = r#"{app="x"} | logfmt | user="bob""#;
         assert!(selects(parsed, "user=bob did"));
         assert!(!selects(parsed, "user=eve did"));
-        assert!(selects(r#"{app="x"} | detected_level="error""#, "level=error x"));
-        assert!(!selects(r#"{app="x"} | detected_level="error""#, "level=info x"));
+        assert!(selects(
+            r#"{app="x"} | detected_level="error""#,
+            "level=error x"
+        ));
+        assert!(!selects(
+            r#"{app="x"} | detected_level="error""#,
+            "level=info x"
+        ));
     }
 
     #[test]

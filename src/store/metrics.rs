@@ -57,7 +57,10 @@ impl StoreMetrics {
                 "delete_requests_waiting",
                 "Delete requests whose lines are still on the disk",
             ),
-            lines_erased: m.counter("lines_erased", "Lines that delete requests took off the disk"),
+            lines_erased: m.counter(
+                "lines_erased",
+                "Lines that delete requests took off the disk",
+            ),
         }
     }
 }

@@ -249,8 +249,9 @@ impl Partition {
         meta: Option<Arc<ChunkMeta>>,
         words: String,
     ) -> Result<(), StoreError> {
-        let mut state = self.state.lock();
+        // Before the lock: readers go on while a test sleeps here.
         fail::fail_point!("erase-write");
+        let mut state = self.state.lock();
         self.kv.write(&self.name, batch)?;
         state.dirty = true;
         if let Ok(at) = state.unindexed.binary_search_by_key(&number, |(n, _)| *n) {
@@ -383,10 +384,9 @@ impl Partition {
         match value {
             Some(value) => Ok(value),
             // A delete request was quicker than who asks.
-            None if self.is_removed(number)? => Err(StoreError::Gone(format!(
-                "{} chunk {number}",
-                self.name
-            ))),
+            None if self.is_removed(number)? => {
+                Err(StoreError::Gone(format!("{} chunk {number}", self.name)))
+            }
             None => Err(StoreError::corrupt(
                 &*self.name,
                 format!("chunk {number} is missing"),

@@ -291,7 +291,12 @@ impl Writer {
                 let applied = open.applied;
                 self.freeze_deleted(&mut open, applied);
             }
-            Internal::Rotate => self.journal.rotate_used()?,
+            Internal::Rotate => match self.journal.rotate_used() {
+                Ok(()) => {}
+                Err(error @ StoreError::Failed(_)) => return Err(error),
+                // The open segment goes on.
+                Err(error) => tracing::warn!("no new segment of the journal: {error}"),
+            },
             Internal::Forget(low_water) => {
                 self.journal.forget(low_water)?;
                 self.shared

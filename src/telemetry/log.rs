@@ -105,9 +105,18 @@ mod tests {
         assert_eq!(level.set("debug"), Ok(()));
         assert_eq!(level.now(), "debug");
         assert_eq!(level.set("warn,watchpost::store=trace"), Ok(()));
-        for bad in ["", "loud", "info,verbose", "watchpost=loud", &"x,".repeat(1000)] {
+        for bad in [
+            "",
+            "loud",
+            "info,verbose",
+            "watchpost=loud",
+            &"x,".repeat(1000),
+        ] {
             assert!(level.set(bad).is_err(), "{bad}");
         }
-        assert_eq!((level.now(), *taken.lock()), ("warn,watchpost::store=trace".into(), 2));
+        assert_eq!(
+            (level.now(), *taken.lock()),
+            ("warn,watchpost::store=trace".into(), 2)
+        );
     }
 }

@@ -58,9 +58,7 @@ fn wait_processed(appliance: &Appliance) {
         let answer = appliance.try_get("loki.listen", PATH).ok()?;
         let all = answer.json();
         let all = all.as_array()?;
-        all.iter()
-            .all(|r| r["status"] == "processed")
-            .then_some(())
+        all.iter().all(|r| r["status"] == "processed").then_some(())
     });
 }
 
@@ -265,7 +263,12 @@ fn deleted_lines_leave_the_disk() {
     let db = appliance.data_dir().join("db");
     let before = bytes_below(&db);
     assert!(before > 2_500_000, "{before}");
-    delete(&appliance, "{job=\"big\"} |= \"topsecretword\"", base, now());
+    delete(
+        &appliance,
+        "{job=\"big\"} |= \"topsecretword\"",
+        base,
+        now(),
+    );
     delete(&appliance, "{job=\"gone\"}", base, now());
     wait_processed(&appliance);
     assert_eq!(texts(&appliance, "{job=\"big\"}").len(), kept);
@@ -277,7 +280,6 @@ fn deleted_lines_leave_the_disk() {
     });
     // The word index is made anew, without the word, and the journal lets go of the pushes.
     let index = appliance.data_dir().join("index");
-    let holds = |dir: &Path, word: &[u8]| holds(dir, word);
     appliance.wait("the index to forget", || {
         (!holds(&index, b"topsecretword")).then_some(())
     });
@@ -303,8 +305,9 @@ fn holds(dir: &Path, word: &[u8]) -> bool {
     };
     entries.flatten().any(|e| match e.metadata() {
         Ok(m) if m.is_dir() => holds(&e.path(), word),
-        _ => std::fs::read(e.path())
-            .is_ok_and(|bytes| memchr::memmem::find(&bytes, word).is_some()),
+        _ => {
+            std::fs::read(e.path()).is_ok_and(|bytes| memchr::memmem::find(&bytes, word).is_some())
+        }
     })
 }
 
@@ -408,7 +411,10 @@ fn tenants_delete_and_see_their_own_only() {
     let line = json!({ "streams": [{ "stream": { "job": "t" },
         "values": [[base.to_string(), "of a tenant"]] }] });
     for tenant in ["one", "two"] {
-        let headers = [("Content-Type", "application/json"), ("X-Scope-OrgID", tenant)];
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("X-Scope-OrgID", tenant),
+        ];
         let body = line.to_string();
         let path = "/loki/api/v1/push";
         let answer = appliance.post("loki.listen", path, &headers, body.as_bytes());
@@ -426,7 +432,10 @@ fn tenants_delete_and_see_their_own_only() {
     let cancel = ask(&appliance, "DELETE", &format!("?request_id={id}"), "two");
     assert_eq!(cancel.status, 404);
     let lines = |tenant| {
-        let path = format!("/loki/api/v1/query_range?query={query}&start={base}&end={}", now());
+        let path = format!(
+            "/loki/api/v1/query_range?query={query}&start={base}&end={}",
+            now()
+        );
         let url = appliance.url("loki.listen", &path);
         let headers = [("X-Scope-OrgID", tenant)];
         let answer = request(&agent(), "GET", &url, &headers, &[]).expect("an answer");
@@ -491,7 +500,11 @@ fn requests_are_checked_as_loki_checks_them() {
     for (parameters, status, part) in rows {
         let answer = ask(&appliance, "POST", &parameters, "");
         assert_eq!(answer.status, status, "{parameters}: {}", answer.text());
-        assert!(answer.text().contains(part), "{parameters}: {}", answer.text());
+        assert!(
+            answer.text().contains(part),
+            "{parameters}: {}",
+            answer.text()
+        );
     }
     let answer = ask(&appliance, "DELETE", "", "");
     assert_eq!(answer.status, 400, "{}", answer.text());

@@ -139,7 +139,9 @@ async fn take<D: DeleteKeeper>(
         ));
     }
     if start > end {
-        return Err(LokiError::invalid("start time can't be greater than end time"));
+        return Err(LokiError::invalid(
+            "start time can't be greater than end time",
+        ));
     }
     // Loki cuts a request into such pieces; here days are the pieces anyway.
     if let Some(text) = params.get("max_interval")

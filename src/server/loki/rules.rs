@@ -28,7 +28,8 @@ pub fn router() -> Router {
 /// Rules or alerts with their states, as Prometheus tells them.
 async fn state(kind: &'static str) -> Response {
     let nothing: Vec<Value> = Vec::new();
-    let body = json!({ "status": "success", "data": { kind: nothing }, "errorType": "", "error": "" });
+    let body =
+        json!({ "status": "success", "data": { kind: nothing }, "errorType": "", "error": "" });
     Json(body).into_response()
 }
 

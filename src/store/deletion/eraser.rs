@@ -224,7 +224,8 @@ impl Eraser {
                 let key = [ERASING_PREFIX, partition.name.as_bytes()].concat();
                 shared.kv.write_meta(&[(key, Some(Vec::new()))])?;
             }
-            own.iter().for_each(|d| d.begun.store(true, Ordering::Relaxed));
+            own.iter()
+                .for_each(|d| d.begun.store(true, Ordering::Relaxed));
             let erased = match rest {
                 Rest::Everything => 0,
                 Rest::Nothing => {
@@ -327,9 +328,10 @@ fn due(shared: &Shared) -> Vec<Arc<Deletion>> {
                 .iter()
                 .any(|f| d.reaches(f.through.seq, f.min, f.max) && d.matches(&f.stream))
     };
-    let due = open.deletions.iter().filter(|d| {
-        d.selection().is_some() && d.request.created_at <= created_before && sealed(d)
-    });
+    let due = open
+        .deletions
+        .iter()
+        .filter(|d| d.selection().is_some() && d.request.created_at <= created_before && sealed(d));
     due.cloned().collect()
 }
 

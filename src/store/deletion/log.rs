@@ -130,8 +130,7 @@ pub fn create(
         }
         let mut ids = (0..).map(|n| DeleteRequest::make_id(tenant, query, created_at, n));
         let taken = |id: &Arc<str>| {
-            open.deletions.iter().any(|d| d.request.id == *id)
-                || processed.contains(id)
+            open.deletions.iter().any(|d| d.request.id == *id) || processed.contains(id)
         };
         let id = ids.find(|id| !taken(id)).unwrap_or_else(|| "0".into());
         let request = DeleteRequest {

@@ -77,3 +77,6 @@ impl Default for DeletionOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

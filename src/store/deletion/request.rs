@@ -87,7 +87,9 @@ impl DeleteRequest {
             return Err(format!("delete request version {version}, expected 1"));
         }
         let narrow = |n: u64| u32::try_from(n).map_err(|_| "number out of range".to_owned());
-        let id = std::str::from_utf8(id).map_err(|_| "id is not UTF-8")?.into();
+        let id = std::str::from_utf8(id)
+            .map_err(|_| "id is not UTF-8")?
+            .into();
         let tenant = r.str()?.into();
         let query = r.str()?.into();
         let (start, end, created_at) = (r.zigzag()?, r.zigzag()?, r.zigzag()?);
