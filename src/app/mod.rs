@@ -4,7 +4,6 @@ mod readers;
 mod sinks;
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use crate::server::http::{BodyMemory, HttpMetrics, bounded, layers};
 use crate::server::jaeger::{agent, collector, query_http, sampling};
 use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
-use crate::server::{self, Listeners, loki, notify, otlp};
+use crate::server::{self, Listeners, loki, notify, otlp, zipkin};
 use crate::source::files::{FilesMetrics, FollowOptions, Follower};
 use crate::store::{self, Durability, Store};
 use crate::telemetry::log::{self, LogLevel};
@@ -161,7 +160,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
             }
         }),
         config: effective,
-        services: services(&store, &stopping, &config),
+        services: services(&store, &stopping, &listeners, &config),
         log_level: Box::new({
             let level = log_level.clone();
             move || level.now()
@@ -205,7 +204,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let strategies = Arc::new(strategies.map_err(anyhow::Error::msg)?);
     let collector = collector::CollectorOptions::default();
     let otlp_options = otlp::OtlpOptions::default();
-    let routers: [(&'static str, Router); 7] = [
+    let routers: [(&'static str, Router); 8] = [
         (
             "loki.listen",
             loki::router(api)
@@ -232,6 +231,14 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         (
             "otlp.grpc",
             otlp::service(sink.clone(), spans.clone(), &otlp_options),
+        ),
+        (
+            "zipkin.listen",
+            zipkin::router(
+                sink.clone(),
+                spans.clone(),
+                &zipkin::ZipkinOptions::default(),
+            ),
         ),
         (
             "jaeger.query.http",
@@ -263,6 +270,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     for (key, encoding) in [
         ("jaeger.agent.compact", agent::Encoding::Compact),
         ("jaeger.agent.binary", agent::Encoding::Binary),
+        ("jaeger.agent.zipkin", agent::Encoding::Zipkin),
     ] {
         if let Some(socket) = listeners.take_udp(key) {
             let (sink, spans, shutdown) = (sink.clone(), spans.clone(), shutdown.clone());
@@ -336,29 +344,23 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
 }
 
 fn bind(config: &Config) -> anyhow::Result<Listeners> {
-    let (udp, tcp): (Vec<_>, Vec<_>) = listen_keys(config)
-        .into_iter()
-        .partition(|(key, _)| UDP.contains(key));
-    Ok(Listeners::bind(&tcp, &udp, server::Options::default())?)
-}
-
-/// Keys of the listeners that are UDP.
-const UDP: [&str; 2] = ["jaeger.agent.compact", "jaeger.agent.binary"];
-
-/// Every listener, with its address unless it is switched off.
-fn listen_keys(config: &Config) -> [(&'static str, Option<SocketAddr>); 9] {
     let jaeger = &config.jaeger;
-    [
+    let tcp = [
         ("loki.listen", config.loki.listen),
-        ("jaeger.agent.compact", jaeger.agent_compact),
-        ("jaeger.agent.binary", jaeger.agent_binary),
         ("jaeger.agent.sampling", jaeger.agent_sampling),
         ("jaeger.collector.http", jaeger.collector_http),
         ("jaeger.collector.grpc", jaeger.collector_grpc),
         ("jaeger.query.http", jaeger.query_http),
         ("otlp.http", config.otlp.http),
         ("otlp.grpc", config.otlp.grpc),
-    ]
+        ("zipkin.listen", config.zipkin),
+    ];
+    let udp = [
+        ("jaeger.agent.compact", jaeger.agent_compact),
+        ("jaeger.agent.binary", jaeger.agent_binary),
+        ("jaeger.agent.zipkin", jaeger.agent_zipkin),
+    ];
+    Ok(Listeners::bind(&tcp, &udp, server::Options::default())?)
 }
 
 fn open_store(
@@ -444,14 +446,13 @@ fn readiness(
 fn services(
     store: &Store,
     stopping: &Arc<AtomicBool>,
+    listeners: &Listeners,
     config: &Config,
 ) -> Box<dyn Fn() -> Vec<(&'static str, ServiceState)> + Send + Sync> {
     let (store, stopping) = (store.clone(), stopping.clone());
     let follows = !config.files.is_empty();
-    let listeners: Vec<&'static str> = listen_keys(config)
-        .into_iter()
-        .filter_map(|(key, address)| address.map(|_| key))
-        .collect();
+    let addresses = listeners.addresses().into_iter();
+    let listeners: Vec<&'static str> = addresses.map(|(key, _)| key).collect();
     Box::new(move || {
         let stopping = stopping.load(Ordering::Relaxed);
         let state = |ready: bool| match (stopping, ready) {
