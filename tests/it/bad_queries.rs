@@ -257,7 +257,8 @@ fn ranges_steps_and_limits_out_of_bounds_are_refused() {
     let log = "{job=\"x\"}";
     let metric = "rate({job=\"x\"}[1m])";
     let bounds = [("start", &*start), ("end", &*end)];
-    let rows: Vec<(&str, Vec<(&str, &str)>, &str)> = vec![
+    type Row<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str);
+    let rows: Vec<Row<'_>> = vec![
         (metric, [&bounds[..], &[("step", "0")]].concat(), "step"),
         (metric, [&bounds[..], &[("step", "-5")]].concat(), "step"),
         (

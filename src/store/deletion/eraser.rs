@@ -97,7 +97,11 @@ impl Eraser {
                 }
             }
             rest = LOOK_EVERY;
-            if !shared.recovered.load(Ordering::Acquire) || !shared.options.deletion.erase {
+            // Compaction needs room before it gives some back.
+            if !shared.recovered.load(Ordering::Acquire)
+                || !shared.options.deletion.erase
+                || shared.disk_full.load(Ordering::Relaxed)
+            {
                 continue;
             }
             let mut round = self.round(shared, keeper);
