@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
-use crate::model::{Labels, Matcher, TimeRange};
+use crate::model::{Labels, Matcher, TimeRange, Timestamp};
+use crate::query::deletion::{DeleteError, DeleteRequest};
 use crate::query::patterns::{PatternCounts, PatternQuery};
 use crate::query::volume::{Volume, VolumeQuery};
 use crate::query::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
 };
 use crate::server::loki::LogReader;
+use crate::server::loki::delete::DeleteKeeper;
 use crate::server::loki::explore::ExploreReader;
 use crate::server::spans::TraceReader;
 
@@ -80,6 +82,26 @@ impl ExploreReader for Querier {
         query: PatternQuery,
     ) -> Result<Vec<PatternCounts>, QueryError> {
         Querier::patterns(self, tenant, matchers, query).await
+    }
+}
+
+impl DeleteKeeper for Querier {
+    async fn delete(
+        &self,
+        tenant: &str,
+        query: &str,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<DeleteRequest, DeleteError> {
+        Querier::delete(self, tenant, query, start, end).await
+    }
+
+    fn delete_requests(&self, tenant: &str) -> Vec<DeleteRequest> {
+        Querier::delete_requests(self, tenant)
+    }
+
+    async fn cancel_delete(&self, tenant: &str, id: &str, force: bool) -> Result<(), DeleteError> {
+        Querier::cancel_delete(self, tenant, id, force).await
     }
 }
 

@@ -59,6 +59,7 @@ pub struct Loki {
     pub discover_log_levels: bool,
     pub patterns: bool,
     pub otlp_resource_labels: Vec<String>,
+    pub delete_request_cancel_period: String,
     pub limits: LokiLimits,
 }
 
@@ -80,6 +81,7 @@ pub struct LokiLimits {
     pub max_query_series: u64,
     pub query_timeout: String,
     pub max_concurrent_tail_requests: u64,
+    pub deletion_mode: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

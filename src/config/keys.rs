@@ -93,6 +93,11 @@ pub const KEYS: &[Key] = &[
         K::Names,
         D::Names(OTLP_RESOURCE_LABELS),
     ),
+    key(
+        "loki.delete_request_cancel_period",
+        K::Duration,
+        D::Text("24h"),
+    ),
     key("loki.limits.max_body_size", K::Size, D::Text("64MiB")),
     key("loki.limits.max_line_size", K::Size, D::Text("256KiB")),
     key(
@@ -135,6 +140,11 @@ pub const KEYS: &[Key] = &[
         "loki.limits.max_concurrent_tail_requests",
         K::Number,
         D::Number(100),
+    ),
+    key(
+        "loki.limits.deletion_mode",
+        K::OneOf(&["filter-and-delete", "filter-only", "disabled"]),
+        D::Text("filter-and-delete"),
     ),
     key("jaeger.agent.compact", K::Listen, D::Text("0.0.0.0:6831")),
     key("jaeger.agent.binary", K::Listen, D::Text("0.0.0.0:6832")),

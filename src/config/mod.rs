@@ -78,6 +78,7 @@ pub struct Loki {
     pub patterns: bool,
     /// Attributes of OTLP's resources that become labels.
     pub otlp_resource_labels: Vec<String>,
+    pub delete_request_cancel_period: Duration,
     pub limits: LokiLimits,
 }
 
@@ -104,6 +105,18 @@ pub struct LokiLimits {
     pub query_timeout: Duration,
     /// Live queries at a time, of all tenants.
     pub max_concurrent_tail_requests: u64,
+    pub deletion_mode: DeletionMode,
+}
+
+/// What becomes of delete requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionMode {
+    /// Lines leave answers at once and the disk later.
+    FilterAndDelete,
+    /// Lines leave answers only.
+    FilterOnly,
+    /// Requests are refused; those taken before still count.
+    Disabled,
 }
 
 /// Addresses of what Jaeger's agent, collector and query service listen on.
@@ -413,6 +426,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         discover_log_levels,
         patterns,
         otlp_resource_labels,
+        delete_request_cancel_period,
         limits,
     } = loki;
     let file::LokiLimits {
@@ -431,6 +445,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         max_query_series,
         query_timeout,
         max_concurrent_tail_requests,
+        deletion_mode,
     } = limits;
     let limits = LokiLimits {
         max_body_size: size("loki.limits.max_body_size", &max_body_size)?,
@@ -454,6 +469,11 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         max_query_series,
         query_timeout: duration("loki.limits.query_timeout", &query_timeout)?,
         max_concurrent_tail_requests,
+        deletion_mode: match deletion_mode.as_str() {
+            "filter-only" => DeletionMode::FilterOnly,
+            "disabled" => DeletionMode::Disabled,
+            _ => DeletionMode::FilterAndDelete,
+        },
     };
     // Offsets within a message are 32 bits wide.
     if limits.max_body_size > 1 << 30 || limits.max_body_size == 0 {
@@ -477,6 +497,10 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         discover_log_levels,
         patterns,
         otlp_resource_labels,
+        delete_request_cancel_period: duration(
+            "loki.delete_request_cancel_period",
+            &delete_request_cancel_period,
+        )?,
         limits,
     })
 }

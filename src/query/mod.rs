@@ -6,6 +6,7 @@
 //! ```
 
 pub mod answer;
+pub mod deletion;
 pub mod fields;
 mod labels;
 pub mod limits;

@@ -4,6 +4,8 @@
 //!     a sample; else each line looked at stands for its neighbours. Of more chunks than
 //!     [`MAX_CHUNKS`], every n-th stands for n.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
@@ -17,6 +19,7 @@ use crate::model::time::SECOND;
 use crate::model::{Matcher, TimeRange, Timestamp};
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::{ChunkReader, LineBlock};
+use crate::store::deletion::{Deletion, any_of};
 use crate::store::patterns::{Miner, SAMPLE, SLOT, decode, level_of, sample};
 use crate::store::{Store, StoreError, Stream};
 
@@ -141,6 +144,26 @@ async fn on_pool<T: Send + 'static>(
     done.map_err(|e| QueryError::Internal(e.to_string()))
 }
 
+/// The lines that no delete request takes.
+fn left_of<'a>(
+    block: &'a LineBlock,
+    deletions: &[Arc<Deletion>],
+    stream: &Stream,
+) -> Cow<'a, LineBlock> {
+    if deletions.is_empty() {
+        return Cow::Borrowed(block);
+    }
+    let mut is_deleted = any_of(deletions, &stream.labels);
+    let mut left = LineBlock::default();
+    for i in 0..block.len() {
+        let (at, line, metadata) = (block.at[i], block.line(i), block.metadata_of(i));
+        if !is_deleted(at, line, metadata) {
+            left.push(at, line, metadata);
+        }
+    }
+    Cow::Owned(left)
+}
+
 /// Lines by step.
 type Counts = HashMap<i64, u64>;
 
@@ -177,6 +200,8 @@ impl Tally {
                 break; // whoever waits looks at the clock
             }
             match &unit {
+                // Its record counts what is deleted as well.
+                Unit::Chunk { deletions, .. } if !deletions.is_empty() => self.unmined.push(unit),
                 Unit::Chunk {
                     partition, meta, ..
                 } => {
@@ -208,7 +233,8 @@ impl Tally {
                     let lines: usize = head.blocks.iter().map(|b| b.len()).sum();
                     for block in &head.blocks {
                         let most = (block.len() * self.a_head).div_ceil(lines.max(1));
-                        self.mine(&head.stream, block, most, 1);
+                        let left = left_of(block, &head.deletions, &head.stream);
+                        self.mine(&head.stream, &left, most, 1);
                     }
                 }
             }
@@ -225,6 +251,7 @@ impl Tally {
                 partition,
                 meta,
                 stream,
+                deletions,
             } = unit
             else {
                 continue;
@@ -233,7 +260,8 @@ impl Tally {
             match read {
                 Ok(Ok(block)) => {
                     let weight = self.weight.saturating_mul(every as u64);
-                    self.mine(stream, &block, SAMPLE, weight);
+                    let left = left_of(&block, deletions, stream);
+                    self.mine(stream, &left, SAMPLE, weight);
                 }
                 Ok(Err(what)) => {
                     let place = format!("{} chunk {}", partition.name, meta.number);

@@ -344,6 +344,8 @@ impl Through {
             min: Timestamp::MIN,
             max: Timestamp::MAX,
             blocks: vec![run.lines.clone()],
+            // Delete requests mean only what was there before them.
+            deletions: Vec::new(),
         });
         let mut stats = QueryStats::default();
         scan(

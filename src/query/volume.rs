@@ -15,7 +15,8 @@ use super::answer::QueryError;
 use super::prune::internal;
 use crate::model::time::MINUTE;
 use crate::model::{Labels, Matcher, StreamId, TimeRange, Timestamp};
-use crate::store::chunk::{ChunkMeta, ChunkReader};
+use crate::store::chunk::{ChunkMeta, ChunkReader, LineBlock};
+use crate::store::deletion::{Deletion, Left, any_of};
 use crate::store::partition::Partition;
 use crate::store::{Store, StoreError, Stream};
 
@@ -206,6 +207,24 @@ impl Sums<'_> {
         }
     }
 
+    /// The lines of a block that no delete request takes.
+    fn add_left(
+        &mut self,
+        groups: &[u32],
+        block: &LineBlock,
+        deletions: &[Arc<Deletion>],
+        stream: &Stream,
+    ) {
+        let range = self.steps.range();
+        let mut is_deleted = any_of(deletions, &stream.labels);
+        for i in 0..block.len() {
+            let (at, line) = (block.at[i], block.line(i));
+            if range.contains(at) && !is_deleted(at, line, block.metadata_of(i)) {
+                self.add(groups, self.steps.of(at), line.len() as u64);
+            }
+        }
+    }
+
     /// Takes a chunk by what its meta says. False: an edge cuts a minute, nothing was added.
     fn add_whole(&mut self, groups: &[u32], meta: &ChunkMeta) -> bool {
         let range = self.steps.range();
@@ -278,6 +297,10 @@ fn volumes(
     let groups = Groups::of(&streams, query);
     let ids: HashSet<StreamId> = groups.of_stream.keys().copied().collect();
     let snapshot = store.logs(range, Some(&ids)).map_err(internal)?;
+    let by_id: HashMap<StreamId, &Arc<Stream>> = match snapshot.deletions.is_empty() {
+        true => HashMap::new(),
+        false => streams.iter().map(|s| (s.id, s)).collect(),
+    };
     let mut sums = Sums {
         steps: query.steps,
         groups: &groups,
@@ -290,6 +313,19 @@ fn volumes(
             let Some(of) = groups.of_stream.get(&meta.stream) else {
                 continue;
             };
+            if !snapshot.deletions.is_empty()
+                && let Some(stream) = by_id.get(&meta.stream)
+            {
+                match snapshot.left(stream, meta) {
+                    Left::All => {}
+                    Left::Nothing => continue,
+                    Left::Lines(deletions) => {
+                        add_left(&day.partition, meta, stream, &deletions, of, &mut sums)?;
+                        check_time(deadline, timeout)?;
+                        continue;
+                    }
+                }
+            }
             if sums.add_whole(of, meta) {
                 continue;
             }
@@ -299,8 +335,8 @@ fn volumes(
                 read += 1;
                 add_exactly(&day.partition, meta, of, &mut sums, &mut buffers)?;
             }
-            if read % CHECK_EVERY == 0 && Instant::now() >= deadline {
-                return Err(QueryError::Timeout(timeout));
+            if read % CHECK_EVERY == 0 {
+                check_time(deadline, timeout)?;
             }
             check_size(sums.bytes.len())?;
         }
@@ -308,12 +344,47 @@ fn volumes(
     for head in &snapshot.heads {
         if let Some(of) = groups.of_stream.get(&head.stream.id) {
             for block in &head.blocks {
-                sums.add_lines(of, &block.at, &block.ends);
+                if head.deletions.is_empty() {
+                    sums.add_lines(of, &block.at, &block.ends);
+                } else {
+                    sums.add_left(of, block, &head.deletions, &head.stream);
+                }
             }
             check_size(sums.bytes.len())?;
         }
     }
     Ok(largest(sums, query.limit))
+}
+
+/// Reads a chunk of which delete requests take some lines.
+fn add_left(
+    partition: &Partition,
+    meta: &ChunkMeta,
+    stream: &Stream,
+    deletions: &[Arc<Deletion>],
+    groups: &[u32],
+    sums: &mut Sums<'_>,
+) -> Result<(), QueryError> {
+    let read = partition.data(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
+    match read {
+        Ok(Ok(block)) => {
+            sums.add_left(groups, &block, deletions, stream);
+            Ok(())
+        }
+        Ok(Err(what)) => {
+            let place = format!("{} chunk {}", partition.name, meta.number);
+            Err(internal(StoreError::corrupt(place, what)))
+        }
+        Err(StoreError::Gone(_)) => Ok(()),
+        Err(error) => Err(internal(error)),
+    }
+}
+
+fn check_time(deadline: Instant, timeout: Duration) -> Result<(), QueryError> {
+    if Instant::now() >= deadline {
+        return Err(QueryError::Timeout(timeout));
+    }
+    Ok(())
 }
 
 fn check_size(sums: usize) -> Result<(), QueryError> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deletion::DeletionOptions;
 use super::error::StoreError;
 use super::journal::Record;
 use super::journal::record::Cursor;
@@ -48,6 +49,7 @@ pub struct Options {
     pub min_free_bytes: u64,
     /// Mine the patterns of lines when chunks are sealed.
     pub mine_patterns: bool,
+    pub deletion: DeletionOptions,
     pub decoder: Decoder,
     pub on_failure: OnFailure,
     pub clock: Clock,

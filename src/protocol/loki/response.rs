@@ -311,7 +311,7 @@ fn sample(out: &mut Vec<u8>, at: Timestamp, value: f64) {
 }
 
 /// Seconds with at most three decimals and no trailing zeros.
-fn seconds(out: &mut Vec<u8>, at: Timestamp) {
+pub(super) fn seconds(out: &mut Vec<u8>, at: Timestamp) {
     let millis = at.div_euclid(1_000_000);
     if millis < 0 {
         out.push(b'-');
@@ -432,7 +432,7 @@ fn first_special(text: &[u8]) -> Option<usize> {
 }
 
 impl Stats {
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         let per_second = |n: u64| {
             if self.exec_seconds > 0.0 {
                 (n as f64 / self.exec_seconds) as u64

@@ -194,10 +194,7 @@ async fn find_series<S: LogSink, R: LogReader>(api: &Api<S, R>, request: Request
     }
     let selectors = match texts[..] {
         [] | ["" | "{}"] => Vec::new(),
-        _ => texts
-            .iter()
-            .map(|t| logql::parse_selector(t))
-            .collect::<Result<_, _>>()?,
+        _ => logql::parse_selectors(&texts)?,
     };
     let series = api
         .reader

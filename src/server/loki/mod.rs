@@ -3,14 +3,17 @@
 //! Speaks HTTP and Loki's parameters; what is acceptable says `ingest`, what a query means
 //! says `logql`, how it runs says whoever implements [`LogReader`].
 
+pub mod delete;
 mod detected;
 pub mod explore;
 mod fields;
 mod labels;
+mod legacy;
 mod params;
 mod patterns;
 pub(in crate::server) mod push;
 mod query;
+pub mod rules;
 pub mod tail;
 mod volume;
 
@@ -37,6 +40,7 @@ use crate::runtime::pool::{Lane, Pool};
 use crate::server::error::LokiError;
 use crate::telemetry::build;
 
+pub(super) use params::Params;
 pub use push::replay;
 
 /// Who answers queries. Tenant "" unless tenancy is on.
@@ -158,6 +162,7 @@ pub fn router<S: LogSink, R: LogReader>(api: Arc<Api<S, R>>) -> Router {
             "/loki/api/v1/index/stats",
             on(asked, labels::index_stats::<S, R>),
         )
+        .route("/api/prom/query", on(asked, legacy::query::<S, R>))
         .route("/api/prom/label", on(asked, labels::legacy_names::<S, R>))
         .route(
             "/api/prom/label/{name}/values",

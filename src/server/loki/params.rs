@@ -289,7 +289,7 @@ fn time(name: &str, text: &str) -> Result<Timestamp, LokiError> {
         .ok_or_else(|| unparsable(name, text, "use Unix seconds, Unix nanoseconds or RFC 3339"))
 }
 
-fn parse_time(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
     if text.contains('.')
         && let Ok(seconds) = text.parse::<f64>()
     {
@@ -341,7 +341,7 @@ const UNITS: [(&str, i64); 7] = [
 ];
 
 /// `1h30m`: whole numbers, each unit at most once and in this order. `0` needs no unit.
-fn prometheus_duration(text: &str) -> Option<i64> {
+pub(super) fn prometheus_duration(text: &str) -> Option<i64> {
     if text == "0" {
         return Some(0);
     }

@@ -171,7 +171,7 @@ fn streams(answer: &LogAnswer, categorize: bool, flags: &[String]) -> Vec<u8> {
     )
 }
 
-fn frame<'a>(stats: &QueryStats, warnings: &'a [String]) -> Frame<'a> {
+pub(super) fn frame<'a>(stats: &QueryStats, warnings: &'a [String]) -> Frame<'a> {
     let stats = Stats {
         exec_seconds: stats.elapsed.as_secs_f64(),
         queue_seconds: stats.queued.as_secs_f64(),
