@@ -8,6 +8,7 @@ mod config;
 mod crash;
 mod files;
 mod loki_cases;
+mod naive;
 mod queries;
 mod senders;
 mod tidy;
