@@ -79,7 +79,7 @@ fn random_queries_have_the_answers_of_a_naive_evaluation() {
     println!("{total:?}");
     assert_eq!(total.compared + total.open, worlds * QUERIES_A_WORLD);
     // Random queries that find nothing prove nothing.
-    assert!(total.not_empty * 2 > total.compared, "{total:?}");
+    assert!(total.not_empty * 3 > total.compared, "{total:?}");
     assert!(total.refused * 5 < total.compared, "{total:?}");
     assert!(total.open * 20 < total.compared, "{total:?}");
 }
