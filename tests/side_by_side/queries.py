@@ -540,6 +540,7 @@ label_replace(sum by (app) (count_over_time({app=~"json|plain"}[1m])), "x", "y",
 label_replace(sum by (app) (count_over_time({app=~"json|plain"}[1m])), "x", "y", "app", "js")
 sum(label_replace(sum by (app) (count_over_time({app=~"json|plain"}[1m])), "app", "", "app", ".*"))
 label_replace(label_replace(vector(1), "a", "1", "", ".*"), "b", "$1", "a", "(.)")
+label_replace(sum by (msg) (count_over_time({app="json"} | json | msg!="" | __error__="" [10m])), "new", "$1", "msg", "(l).*")
 sum by (new) (label_replace(count_over_time({app=~"json|plain"}[1m]), "new", "$1", "app", "(.).*"))
 count_over_time({app="odd"}[10m])
 sum by (text) (count_over_time({app="odd"}[10m]))

@@ -624,7 +624,7 @@ fn aggregate(vector: &VectorAggregation, samples: Vector) -> Vector {
 }
 
 fn label_replace(replace: &LabelReplace, samples: Vector) -> Vector {
-    let regex = Regex::new(&format!("^(?s:{})$", replace.regex)).expect("a regex");
+    let regex = Regex::new(&format!("^(?:{})$", replace.regex)).expect("a regex");
     samples
         .into_iter()
         .map(|(mut labels, value)| {
