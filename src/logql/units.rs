@@ -160,6 +160,13 @@ pub fn format_go_duration(nanos: i64) -> String {
     format!("{sign}{hours}h{}m{seconds}s", minutes % 60)
 }
 
+/// A number as Go reads it: what is too large for a float is none, unlike a written infinity.
+pub fn number(text: &str) -> Option<f64> {
+    let number: f64 = text.parse().ok()?;
+    let written = text.contains(['n', 'N']);
+    (number.is_finite() || written).then_some(number)
+}
+
 /// A size such as `1.5 kB`, `2MiB`, `512`: any case, an optional blank, powers of 1000 unless
 /// the unit has an `i`.
 pub fn byte_size(text: &str) -> Option<u64> {

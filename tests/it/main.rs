@@ -11,6 +11,7 @@ mod delete;
 mod drilldown;
 mod files;
 mod loki_cases;
+mod naive;
 mod otlp_logs;
 mod queries;
 mod senders;

@@ -111,6 +111,11 @@ fn extremes(vector: &VectorAggregation, matrix: Matrix) -> Matrix {
         });
         members[at].push(number);
     }
+    // Of equal values those with the first labels, whatever order the series came in: the
+    // same question has the same answer.
+    for group in &mut members {
+        group.sort_by(|a, b| matrix[*a].labels.cmp(&matrix[*b].labels));
+    }
     let steps = matrix.first().map_or(0, |series| series.points.len());
     let mut kept: Matrix = matrix
         .iter()

@@ -678,7 +678,7 @@ fn unwrapped(entry: &mut Entry<'_>, name: NameId, conversion: Conversion) -> Opt
     let value = entry.label(name).filter(|value| !value.is_empty())?;
     let text = String::from_utf8_lossy(value);
     let converted = match conversion {
-        Conversion::Number => text.parse().ok(),
+        Conversion::Number => units::number(&text),
         Conversion::Bytes => units::byte_size(&text).map(|bytes| bytes as f64),
         Conversion::Duration | Conversion::DurationSeconds => {
             units::go_duration(&text).map(|nanos| {

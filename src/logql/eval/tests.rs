@@ -245,6 +245,23 @@ fn vectors_are_aggregated_by_group() {
     );
 }
 
+/// They were kept in the order in which streams were read, that of the hashes of their labels.
+#[test]
+fn of_equal_values_topk_keeps_those_with_the_first_labels() {
+    let lines: &[(i64, &str)] = &[(10, "")];
+    let stream = |h: &'static str| -> [(&'static str, &'static str); 2] { [("a", "x"), ("h", h)] };
+    let labels: Vec<_> = ["3", "1", "2"].map(stream).into();
+    let streams: Vec<Stream<'_>> = labels.iter().map(|l| (&l[..], lines)).collect();
+    for function in ["topk", "bottomk"] {
+        let query = format!("{function}(2, count_over_time({{a=\"x\"}}[1m]))");
+        let matrix = run(&query, Grid::instant(60 * SECOND), &streams).unwrap();
+        assert_eq!(
+            render(&matrix),
+            "{a=\"x\", h=\"1\"} 1; {a=\"x\", h=\"2\"} 1"
+        );
+    }
+}
+
 #[test]
 fn operators_between_vectors_and_numbers() {
     check("vector(1) + vector(1)", "{} 2");
