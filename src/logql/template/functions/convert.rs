@@ -35,7 +35,7 @@ pub fn to_float(value: &Value<'_>) -> f64 {
 /// Out of range is the smallest integer, as processors of this kind have it.
 fn float_to_int(x: f64) -> i64 {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    if x >= -LIMIT && x < LIMIT {
+    if (-LIMIT..LIMIT).contains(&x) {
         x as i64
     } else {
         i64::MIN
