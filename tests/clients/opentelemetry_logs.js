@@ -51,4 +51,4 @@ async function check(door, url, compression) {
 (async () => {
   await check('4318', process.env.WATCHPOST_OTLP_HTTP + '/v1/logs', 'none');
   await check('3100', process.env.WATCHPOST_LOKI + '/otlp/v1/logs', 'gzip');
-})().catch((error) => { console.error(error.message || error); process.exit(1); });
+})().catch((error) => { console.error(error); process.exit(1); });

@@ -72,7 +72,5 @@ def check(client, door, exporter):
 
 check("opentelemetry-exporter-otlp-proto-http 1.21.0, logs, 4318", "4318",
       HttpExporter(endpoint=os.environ["WATCHPOST_OTLP_HTTP"] + "/v1/logs", compression=Compression.Gzip))
-check("opentelemetry-exporter-otlp-proto-http 1.21.0, logs, 3100", "3100",
-      HttpExporter(endpoint=LOKI + "/otlp/v1/logs"))
 check("opentelemetry-exporter-otlp-proto-grpc 1.21.0, logs", "4317",
       GrpcExporter(endpoint=os.environ["WATCHPOST_OTLP_GRPC"], insecure=True))

@@ -406,17 +406,25 @@ fn codes_in_the_journal_never_change() {
         PushFormat::ProtobufSnappy,
         PushFormat::JsonV1,
         PushFormat::JsonLegacy,
+        PushFormat::OtlpProto,
+        PushFormat::OtlpJson,
     ];
-    assert_eq!(formats.map(PushFormat::code), [1, 2, 3]);
-    assert_eq!(
-        [Coding::Identity, Coding::Gzip, Coding::Deflate].map(Coding::code),
-        [0, 1, 2]
-    );
+    assert_eq!(formats.map(PushFormat::code), [1, 2, 3, 4, 5]);
+    let codings = [
+        Coding::Identity,
+        Coding::Gzip,
+        Coding::Deflate,
+        Coding::Zstd,
+    ];
+    assert_eq!(codings.map(Coding::code), [0, 1, 2, 3]);
     for format in formats {
         assert_eq!(PushFormat::from_code(format.code()), Some(format));
     }
+    for coding in codings {
+        assert_eq!(Coding::from_code(coding.code()), Some(coding));
+    }
     assert_eq!(
-        (PushFormat::from_code(0), Coding::from_code(3)),
+        (PushFormat::from_code(0), Coding::from_code(4)),
         (None, None)
     );
 }
