@@ -70,8 +70,10 @@ pub fn vectors(
         let key = signature(&series.labels, matching);
         by_signature.entry(key).or_default().push(series);
     }
+    unique(&by_signature, one_side, grid)?;
     // Per step: which results have been given, where each signature may give one only.
     let mut results: Matrix = Vec::new();
+    let mut given: Vec<Vec<bool>> = Vec::new();
     let mut result_of: Map<Labels, usize> = Map::default();
     for series in many {
         let key = signature(&series.labels, matching);
@@ -82,28 +84,9 @@ pub fn vectors(
             let Some(many_value) = series.points[step] else {
                 continue;
             };
-            let mut found = partners.iter().filter(|s| s.points[step].is_some());
-            let Some(partner) = found.next() else {
-                continue;
-            };
-            if let Some(other) = found.next() {
-                let side = match one_side {
-                    Side::Left => "left",
-                    Side::Right => "right",
-                };
-                return Err(EvalError::Matching(format!(
-                    "found duplicate series for the match group {key} on the {side} hand-side \
-                     of the operation: [{}, {}]; many-to-many matching not allowed: matching \
-                     labels must be unique on one side",
-                    partner.labels, other.labels
-                )));
-            }
-            let one_value = partner.points[step].unwrap_or(f64::NAN);
-            let (l, r) = match one_side {
-                Side::Right => (many_value, one_value),
-                Side::Left => (one_value, many_value),
-            };
-            let Some(value) = apply(binary, l, r, l) else {
+            let partner = partners.iter().find(|s| s.points[step].is_some());
+            let Some((partner, one_value)) = partner.and_then(|s| Some((s, s.points[step]?)))
+            else {
                 continue;
             };
             let labels = result_labels(series, partner, &key, matching);
@@ -112,9 +95,11 @@ pub fn vectors(
                     labels,
                     points: vec![None; grid.len()],
                 });
+                given.push(vec![false; grid.len()]);
                 results.len() - 1
             });
-            if results[at].points[step].replace(value).is_some() {
+            // Also where a comparison drops one of the two.
+            if std::mem::replace(&mut given[at][step], true) {
                 return Err(EvalError::Matching(match &matching.group {
                     None => format!(
                         "multiple matches for labels: many-to-one matching must be explicit \
@@ -126,41 +111,39 @@ pub fn vectors(
                     ),
                 }));
             }
+            let (l, r) = match one_side {
+                Side::Right => (many_value, one_value),
+                Side::Left => (one_value, many_value),
+            };
+            results[at].points[step] = apply(binary, l, r, l);
         }
-    }
-    if matching.group.is_none() {
-        one_to_one(binary, many, grid, &by_signature)?;
     }
     Ok(results)
 }
 
-/// Refuses two samples of the many side that match the same sample, also where a comparison
-/// filtered one of them out or their labels tell them apart.
-fn one_to_one(
-    binary: &Binary,
-    many: &[Series],
-    grid: Grid,
+/// Refuses two samples with one signature on the side that may have one only, whether or not
+/// anything matches them.
+fn unique(
     by_signature: &Map<Labels, Vec<&Series>>,
+    side: Side,
+    grid: Grid,
 ) -> Result<(), EvalError> {
-    let mut seen: Map<Labels, Vec<&Series>> = Map::default();
-    for series in many {
-        let key = signature(&series.labels, &binary.matching);
-        let Some(partners) = by_signature.get(&key) else {
-            continue;
-        };
-        let earlier = seen.entry(key.clone()).or_default();
-        let twice = (0..grid.len()).any(|step| {
-            series.points[step].is_some()
-                && earlier.iter().any(|s| s.points[step].is_some())
-                && partners.iter().any(|s| s.points[step].is_some())
-        });
-        if twice {
-            return Err(EvalError::Matching(format!(
-                "multiple matches for labels: many-to-one matching must be explicit \
-                 (group_left/group_right); match group {key}"
-            )));
+    let side = match side {
+        Side::Left => "left",
+        Side::Right => "right",
+    };
+    for (key, series) in by_signature.iter().filter(|(_, series)| series.len() > 1) {
+        for step in 0..grid.len() {
+            let mut present = series.iter().filter(|s| s.points[step].is_some());
+            if let (Some(first), Some(second)) = (present.next(), present.next()) {
+                return Err(EvalError::Matching(format!(
+                    "found duplicate series for the match group {key} on the {side} hand-side \
+                     of the operation: [{}, {}]; many-to-many matching not allowed: matching \
+                     labels must be unique on one side",
+                    first.labels, second.labels
+                )));
+            }
         }
-        earlier.push(series);
     }
     Ok(())
 }

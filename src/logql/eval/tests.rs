@@ -262,6 +262,24 @@ fn of_equal_values_topk_keeps_those_with_the_first_labels() {
     }
 }
 
+/// What matched nothing, or what a comparison dropped, was not looked at.
+#[test]
+fn ambiguous_matching_is_refused_also_where_nothing_comes_of_it() {
+    let refused = |query: &str| {
+        let result = run(query, Grid::instant(60 * SECOND), STREAMS);
+        assert!(matches!(result, Err(EvalError::Matching(_))), "{query}");
+    };
+    let (x, y) = (
+        "count_over_time({a=\"x\"}[1m])",
+        "count_over_time({a=\"y\"}[1m])",
+    );
+    refused(&format!("{y} * on (a) {x}"));
+    refused(&format!("{x} * on (a) group_right () {y}"));
+    refused(&format!("{x} > on (a) group_left (h) sum by (a) ({x})"));
+    refused(&format!("{x} > on (a) sum by (a) ({x})"));
+    check(&format!("{x} * on (a) group_left () {y}"), "");
+}
+
 #[test]
 fn operators_between_vectors_and_numbers() {
     check("vector(1) + vector(1)", "{} 2");

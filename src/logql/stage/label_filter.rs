@@ -119,10 +119,6 @@ fn compare<T: PartialOrd>(
     kind: &str,
     convert: impl Fn(&str) -> Option<T>,
 ) -> bool {
-    // Only text filters see errors.
-    if entry.has_error() {
-        return true;
-    }
     let Some(value) = entry.label(name) else {
         return false;
     };
@@ -130,6 +126,10 @@ fn compare<T: PartialOrd>(
     match converted {
         Some(found) => op.holds(found, wanted),
         None => {
+            // The first error of an entry is the one that is told.
+            if entry.has_error() {
+                return true;
+            }
             let value = entry.label(name).unwrap_or(b"");
             let text = String::from_utf8_lossy(value);
             let details = format!("label {}: {text:?} is not {kind}", entry.name(name));

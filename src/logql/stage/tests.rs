@@ -166,24 +166,6 @@ fn unpack_undoes_pack() {
     check("| unpack", "x", "__error__=JSONParserErr");
 }
 
-/// Numbers were compared all the same, so that entries with errors went missing.
-#[test]
-fn only_a_text_filter_rejects_an_entry_that_has_an_error() {
-    let broken = r#"{"v":1,"w":"#;
-    let kept = "__error__=JSONParserErr v=1";
-    for filter in [
-        "v > 5",
-        "w > 5",
-        "v > 5s",
-        "v > 5KB",
-        "v = ip(\"10.0.0.1\")",
-    ] {
-        check(&format!("| json | {filter}"), broken, kept);
-    }
-    check("| json | v > 5 and w > 1m", broken, kept);
-    check("| json | v = \"5\"", broken, "-");
-}
-
 /// They were read as infinite.
 #[test]
 fn a_number_too_large_for_a_float_is_none() {

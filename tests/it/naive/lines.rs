@@ -442,17 +442,15 @@ fn fill(template: &str, entry: &Entry) -> String {
 pub fn label_filter(filter: &LabelFilter, entry: &mut Entry) -> bool {
     let mut converted =
         |name: &str, op: Compare, wanted: f64, read: &dyn Fn(&str) -> Option<f64>| {
-            // Only text filters see errors.
-            if entry.has_error() {
-                return true;
-            }
             let Some(value) = entry.get(name) else {
                 return false;
             };
             match read(value) {
                 Some(found) => op.holds(found, wanted),
                 None => {
-                    entry.fail("LabelFilterErr");
+                    if !entry.has_error() {
+                        entry.fail("LabelFilterErr");
+                    }
                     true
                 }
             }

@@ -539,22 +539,18 @@ fn vectors(binary: &Binary, left: Vector, right: Vector) -> Result<Vector, Stop>
     } else {
         (left, right)
     };
+    for (number, (labels, _)) in one.iter().enumerate() {
+        if among(labels, &one[..number].to_vec()) {
+            return Err(Stop::Matching);
+        }
+    }
     let mut results = Vector::new();
     let mut matched = BTreeSet::new();
     for (labels, x) in &many {
-        let partners: Vec<_> = one.iter().filter(|(l, _)| key(l) == key(labels)).collect();
-        let (other, y) = match partners.as_slice() {
-            [] => continue,
-            [one] => one,
-            _ => return Err(Stop::Matching),
-        };
-        if matching.group.is_none() && !matched.insert(key(labels)) {
-            return Err(Stop::Matching);
-        }
-        let (l, r) = if swapped { (*y, *x) } else { (*x, *y) };
-        let Some(value) = result(binary, l, r, l) else {
+        let Some((other, y)) = one.iter().find(|(l, _)| key(l) == key(labels)) else {
             continue;
         };
+        let (l, r) = if swapped { (*y, *x) } else { (*x, *y) };
         let labels = match &matching.group {
             None => key(labels),
             Some(group) => {
@@ -568,10 +564,13 @@ fn vectors(binary: &Binary, left: Vector, right: Vector) -> Result<Vector, Stop>
                 labels
             }
         };
-        if results.iter().any(|(l, _)| *l == labels) {
+        // Also where a comparison drops one of the two.
+        if !matched.insert(labels.clone()) {
             return Err(Stop::Matching);
         }
-        results.push((labels, value));
+        if let Some(value) = result(binary, l, r, l) {
+            results.push((labels, value));
+        }
     }
     Ok(results)
 }
