@@ -38,9 +38,11 @@ pub struct Admin {
     /// The parts that run, each with its state.
     pub services: Box<dyn Fn() -> Vec<(&'static str, ServiceState)> + Send + Sync>,
     pub log_level: Box<dyn Fn() -> String + Send + Sync>,
-    /// The error says which levels there are.
-    pub set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_log_level: Box<SetLogLevel>,
 }
+
+/// Takes another level; the error says which there are.
+pub type SetLogLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 /// State of a part, in Loki's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,8 +19,11 @@ pub enum Format {
 #[derive(Clone)]
 pub struct LogLevel {
     now: Arc<Mutex<String>>,
-    change: Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+    change: Arc<Change>,
 }
+
+/// Puts another filter in effect.
+type Change = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
 
 impl LogLevel {
     /// The filter in effect, as it was written.
@@ -65,7 +68,7 @@ pub fn init(filter: &str, format: Format) -> Result<LogLevel, String> {
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)
         .with_ansi(false);
-    let change: Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync> = match format {
+    let change: Arc<Change> = match format {
         Format::Text => {
             let builder = builder.with_filter_reloading();
             let handle = builder.reload_handle();

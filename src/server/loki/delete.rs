@@ -145,7 +145,7 @@ async fn take<D: DeleteKeeper>(
     }
     // Loki cuts a request into such pieces; here days are the pieces anyway.
     if let Some(text) = params.get("max_interval")
-        && !prometheus_duration(text).is_some_and(|d| d > 0)
+        && prometheus_duration(text).is_none_or(|d| d <= 0)
     {
         return Err(LokiError::invalid(format!(
             "invalid max_interval {text:?}: use a duration such as 24h"
