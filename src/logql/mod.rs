@@ -22,7 +22,9 @@ mod tests;
 mod units;
 
 pub use error::ParseError;
-pub use parser::{parse, parse_push_labels, parse_selector, parse_selector_or_all};
+pub use parser::{
+    parse, parse_push_labels, parse_selector, parse_selector_or_all, parse_selectors, parse_weighed,
+};
 pub use pipeline::{CompileError, Outcome, Pipeline, Runner};
 pub use plan::{Leaf, leaves};
 pub use print::format;

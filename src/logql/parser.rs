@@ -2,6 +2,8 @@
 //!
 //! P1. An error is reported at the first token that no query could have there.
 //! P2. No input makes the parser recurse deeper than [`MAX_DEPTH`] levels (A1).
+//! P3. The regexes of a query are bounded together: each alone may take megabytes and
+//!     milliseconds to compile, and thousands fit into a query.
 
 use std::collections::HashSet;
 
@@ -13,11 +15,21 @@ use crate::model::labels::{MatchOp, Matcher};
 
 /// A query must be shorter than this, bytes.
 pub const MAX_QUERY_BYTES: usize = 131_072;
+/// States of all regexes of a query together, roughly.
+const MAX_REGEX_STATES: usize = 400_000;
+/// Stages of one pipeline: each of them runs on every line.
+const MAX_STAGES: usize = 500;
 
 type Result<T> = std::result::Result<T, ParseError>;
 
 /// Reads and checks a query.
 pub fn parse(text: &str) -> Result<Expr> {
+    parse_weighed(text).map(|(expr, _)| expr)
+}
+
+/// Like [`parse`], and tells how many states its regexes have, roughly: who keeps a query
+/// wants to know.
+pub fn parse_weighed(text: &str) -> Result<(Expr, usize)> {
     let mut parser = Parser::new(text)?;
     let node = parser.expr(0, 0)?;
     parser.expect_end()?;
@@ -26,7 +38,28 @@ pub fn parse(text: &str) -> Result<Expr> {
         Parsed::Metric(metric) => Expr::Metric(metric),
     };
     check::expr(&expr)?;
-    Ok(expr)
+    Ok((expr, parser.regexes))
+}
+
+/// Reads several selectors. Their regexes are bounded together (P3).
+pub fn parse_selectors(texts: &[&str]) -> Result<Vec<Vec<Matcher>>> {
+    let mut selectors = Vec::with_capacity(texts.len());
+    let (mut regexes, mut bytes) = (0, 0);
+    for text in texts {
+        bytes += text.len();
+        if bytes >= MAX_QUERY_BYTES {
+            return Err(ParseError::new(format!(
+                "selectors too long ({bytes} > {MAX_QUERY_BYTES})"
+            )));
+        }
+        let mut parser = Parser::new(text)?;
+        parser.regexes = regexes;
+        let matchers = parser.selector_alone()?;
+        check::selector(&matchers)?;
+        regexes = parser.regexes;
+        selectors.push(matchers);
+    }
+    Ok(selectors)
 }
 
 /// Reads a stream selector such as `{app="x"}`; a pipeline behind it is an error.
@@ -38,13 +71,7 @@ pub fn parse_selector(text: &str) -> Result<Vec<Matcher>> {
 
 /// Like [`parse_selector`], and takes selectors that match every stream, such as `{}`.
 pub fn parse_selector_or_all(text: &str) -> Result<Vec<Matcher>> {
-    let mut parser = Parser::new(text)?;
-    let node = parser.expr(0, 0)?;
-    parser.expect_end()?;
-    match node.parsed {
-        Parsed::Log(log) if log.stages.is_empty() => Ok(log.matchers),
-        _ => Err(ParseError::new("only label matchers are supported")),
-    }
+    Parser::new(text)?.selector_alone()
 }
 
 /// Reads the labels of a pushed stream, `{a="1", b="2"}`, in the order written.
@@ -173,6 +200,8 @@ struct Parser<'a> {
     token: Token,
     /// Tokens taken so far.
     taken: usize,
+    /// What the regexes so far weigh together (P3).
+    regexes: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -189,12 +218,55 @@ impl<'a> Parser<'a> {
             lexer,
             token,
             taken: 0,
+            regexes: 0,
         };
         if text.is_empty() {
             parser.token.line = 0;
             parser.token.col = 0;
         }
         Ok(parser)
+    }
+
+    /// A text that is a selector and nothing else.
+    fn selector_alone(&mut self) -> Result<Vec<Matcher>> {
+        let node = self.expr(0, 0)?;
+        self.expect_end()?;
+        match node.parsed {
+            Parsed::Log(log) if log.stages.is_empty() => Ok(log.matchers),
+            _ => Err(ParseError::new("only label matchers are supported")),
+        }
+    }
+
+    /// Counts a regex in, before anybody compiles it (P3).
+    fn weigh(&mut self, regex: &str) -> Result<()> {
+        self.regexes = self.regexes.saturating_add(re2::weight(regex));
+        if self.regexes > MAX_REGEX_STATES {
+            return Err(
+                self.too_much("the regular expressions of the query are too large together")
+            );
+        }
+        Ok(())
+    }
+
+    /// An error at the token at hand.
+    fn too_much(&self, message: impl Into<String>) -> ParseError {
+        ParseError {
+            position: Some((self.token.line, self.token.col)),
+            message: message.into(),
+        }
+    }
+
+    fn matcher(
+        &mut self,
+        name: String,
+        op: MatchOp,
+        value: String,
+        dot: re2::Dot,
+    ) -> Result<Matcher> {
+        if matches!(op, MatchOp::Regex | MatchOp::NotRegex) {
+            self.weigh(&value)?;
+        }
+        re2::matcher(name, op, value, dot).map_err(|e| ParseError::new(e.to_string()))
     }
 
     // --- tokens ---
@@ -534,6 +606,7 @@ impl<'a> Parser<'a> {
         self.expect(",")?;
         let regex = self.text()?;
         self.expect(")")?;
+        self.weigh(&regex)?;
         re2::anchored(&regex).map_err(|e| ParseError::new(e.to_string()))?;
         let depth = self.depth(level + inner.depth + 1)? - level;
         Ok(Node {
@@ -655,7 +728,7 @@ impl<'a> Parser<'a> {
                 .ok_or_else(|| self.unexpected("=, =~, !~ or !="))?;
             self.take();
             let value = self.text()?;
-            matchers.push(matcher(name, op, value, re2::Dot::MatchesNewline)?);
+            matchers.push(self.matcher(name, op, value, re2::Dot::MatchesNewline)?);
             if self.eat("}") {
                 return Ok(matchers);
             }
@@ -682,6 +755,9 @@ impl<'a> Parser<'a> {
     fn stages(&mut self, allow_unwrap: bool) -> Result<(Vec<Stage>, Option<Unwrap>)> {
         let mut stages = Vec::new();
         loop {
+            if stages.len() > MAX_STAGES {
+                return Err(self.too_much(format!("more than {MAX_STAGES} stages in a pipeline")));
+            }
             if let Some(op) = self.line_op() {
                 self.take();
                 self.line_filter(op, &mut stages)?;
@@ -716,7 +792,13 @@ impl<'a> Parser<'a> {
         loop {
             operands.push(match self.token.kind {
                 Kind::Function("ip") => LineOperand::Ip(self.ip()?),
-                Kind::Text(_) => LineOperand::Text(self.text()?),
+                Kind::Text(_) => {
+                    let text = self.text()?;
+                    if matches!(op, LineOp::Regex | LineOp::NotRegex) {
+                        self.weigh(&text)?;
+                    }
+                    LineOperand::Text(text)
+                }
                 _ => return Err(self.unexpected("STRING or ip")),
             });
             if !self.eat("or") {
@@ -778,6 +860,7 @@ impl<'a> Parser<'a> {
             }
             "regexp" => {
                 let text = self.text()?;
+                self.weigh(&text)?;
                 check::regexp_stage(&text)?;
                 Ok(Stage::Regexp(text))
             }
@@ -844,7 +927,7 @@ impl<'a> Parser<'a> {
                 Some(op) => {
                     self.take();
                     let value = self.text()?;
-                    LabelPick::Matching(matcher(name, op, value, re2::Dot::ExceptNewline)?)
+                    LabelPick::Matching(self.matcher(name, op, value, re2::Dot::ExceptNewline)?)
                 }
                 None => LabelPick::Name(name),
             });
@@ -958,7 +1041,7 @@ impl<'a> Parser<'a> {
             && matches!(self.token.kind, Kind::Text(_))
         {
             let value = self.text()?;
-            let matcher = matcher(name, match_op, value, re2::Dot::ExceptNewline)?;
+            let matcher = self.matcher(name, match_op, value, re2::Dot::ExceptNewline)?;
             return Ok(LabelFilter::Text(matcher));
         }
         if matches!(match_op, Some(MatchOp::Equal | MatchOp::NotEqual))
@@ -1019,10 +1102,6 @@ fn compare(symbol: &str) -> Option<Compare> {
         "<=" => Compare::LessEqual,
         _ => return None,
     })
-}
-
-fn matcher(name: String, op: MatchOp, value: String, dot: re2::Dot) -> Result<Matcher> {
-    re2::matcher(name, op, value, dot).map_err(|e| ParseError::new(e.to_string()))
 }
 
 /// Names that occur more than once, for those who must refuse them.

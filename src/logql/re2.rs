@@ -588,6 +588,31 @@ pub fn is_local(pattern: &str) -> bool {
         .is_some_and(|hir| hir.properties().minimum_len().is_some_and(|len| len > 0) && check(&hir))
 }
 
+/// How many states a pattern compiles to, roughly; 0 for one that is none. Cheap, whatever the
+/// pattern: repetitions are multiplied, not unrolled.
+pub fn weight(pattern: &str) -> usize {
+    // As deep as groups may nest.
+    fn states(hir: &Hir) -> usize {
+        match hir.kind() {
+            HirKind::Empty => 0,
+            HirKind::Look(_) => 1,
+            HirKind::Literal(text) => text.0.len(),
+            HirKind::Class(regex_syntax::hir::Class::Unicode(class)) => 4 * class.ranges().len(),
+            HirKind::Class(regex_syntax::hir::Class::Bytes(class)) => class.ranges().len(),
+            HirKind::Repetition(repetition) => {
+                let times = repetition.max.unwrap_or(repetition.min + 1).max(1);
+                states(&repetition.sub).saturating_mul(times as usize)
+            }
+            HirKind::Capture(capture) => states(&capture.sub).saturating_add(2),
+            HirKind::Concat(parts) | HirKind::Alternation(parts) => parts
+                .iter()
+                .map(states)
+                .fold(parts.len(), usize::saturating_add),
+        }
+    }
+    parse_hir(pattern).map_or(0, |hir| states(&hir))
+}
+
 fn parse_hir(pattern: &str) -> Option<Hir> {
     let translated = translate(pattern).ok()?;
     regex_syntax::ParserBuilder::new()
@@ -711,6 +736,15 @@ mod tests {
         assert!(for_lines(r"(\pL{1000}){1000}").is_err());
         let error = for_lines("[").unwrap_err().to_string();
         assert_eq!(error, "error parsing regexp: missing closing ]: `[`");
+    }
+
+    #[test]
+    fn a_pattern_is_weighed_without_being_compiled() {
+        assert_eq!(weight("abc"), 3);
+        assert_eq!(weight("("), 0);
+        assert!(weight(r"(\pL{1000}){1000}") > 1_000_000_000);
+        assert!(weight("((a{1000}){1000}){1000}") >= 1_000_000_000);
+        assert!(weight("(?i)time-?out [0-9]+ (ms|s)") < 100);
     }
 
     #[test]
