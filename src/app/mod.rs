@@ -14,16 +14,16 @@ use anyhow::Context;
 use axum::Router;
 use futures::FutureExt;
 
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, DeletionMode, Loaded};
 use crate::ingest::limits::LogLimits;
 use crate::ingest::{Admission, Discovery, Ingest, IngestMetrics};
 use crate::protocol::loki::push::DecodeLimits;
-use crate::query::{Querier, QueryLimits};
+use crate::query::{self, Querier, QueryLimits};
 use crate::runtime::clock::Clock;
 use crate::runtime::permits::Budget;
 use crate::runtime::pool::Pool;
 use crate::runtime::shutdown;
-use crate::server::admin::{self, Admin, Readiness};
+use crate::server::admin::{self, Admin, Readiness, ServiceState};
 use crate::server::http::{BodyMemory, HttpMetrics, bounded, layers};
 use crate::server::jaeger::{agent, collector, query_http, sampling};
 use crate::server::signals::{Asked, Signals};
@@ -31,7 +31,7 @@ use crate::server::spans::SpanMetrics;
 use crate::server::{self, Listeners, loki, notify, otlp, zipkin};
 use crate::source::files::{FilesMetrics, FollowOptions, Follower};
 use crate::store::{self, Durability, Store};
-use crate::telemetry::log;
+use crate::telemetry::log::{self, LogLevel};
 use crate::telemetry::metrics::{Gauge, Metrics};
 use sinks::StoreSink;
 
@@ -54,7 +54,7 @@ pub fn inspect(path: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
 pub fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     use_two_arenas();
     let config = &loaded.config;
-    log::init(&config.log.level, config.log.format)
+    let log_level = log::init(&config.log.level, config.log.format)
         .map_err(|e| anyhow::anyhow!("log.level: {e}"))?;
     fail_points();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -65,7 +65,7 @@ pub fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let result = runtime.block_on(run(loaded));
+    let result = runtime.block_on(run(loaded, log_level));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -90,7 +90,7 @@ fn fail_points() {
     }
 }
 
-async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
+async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let Loaded {
         config,
         effective,
@@ -160,6 +160,12 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
             }
         }),
         config: effective,
+        services: services(&store, &stopping, &listeners, &config),
+        log_level: Box::new({
+            let level = log_level.clone();
+            move || level.now()
+        }),
+        set_log_level: Box::new(move |text| log_level.set(text)),
     });
     let max_push = to_usize(config.loki.limits.max_body_size);
     let api = Arc::new(loki::Api {
@@ -186,6 +192,12 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         clock: clock.clone(),
         memory: budget.account("ingest"),
     });
+    let deletes = Arc::new(loki::delete::Deletes {
+        keeper: querier.clone(),
+        options: api.options.clone(),
+        enabled: config.loki.limits.deletion_mode != DeletionMode::Disabled,
+        clock: clock.clone(),
+    });
     let sink = Arc::new(sink);
     let spans = SpanMetrics::new(&metrics);
     let strategies = sampling::Strategies::new(sampling::SamplingOptions::default());
@@ -193,7 +205,13 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let collector = collector::CollectorOptions::default();
     let otlp_options = otlp::OtlpOptions::default();
     let routers: [(&'static str, Router); 8] = [
-        ("loki.listen", loki::router(api).merge(admin::router(admin))),
+        (
+            "loki.listen",
+            loki::router(api)
+                .merge(loki::delete::router(deletes))
+                .merge(loki::rules::router())
+                .merge(admin::router(admin)),
+        ),
         (
             "jaeger.agent.sampling",
             sampling::router(strategies.clone()),
@@ -360,6 +378,14 @@ fn open_store(
         },
         retention: config.storage.retention,
         min_free_bytes: config.storage.min_free_bytes,
+        deletion: store::deletion::DeletionOptions {
+            read: {
+                let levels = config.loki.discover_log_levels;
+                Arc::new(move |text| query::deletion::read_selection(text, levels))
+            },
+            cancel_period: config.loki.delete_request_cancel_period,
+            erase: config.loki.limits.deletion_mode == DeletionMode::FilterAndDelete,
+        },
         decoder: Arc::new(sinks::decode_record),
         on_failure: Arc::new(|error| {
             // Going on would mean acknowledging what may be lost.
@@ -413,6 +439,45 @@ fn readiness(
             degraded.push("the disk is nearly full: nothing is accepted".into());
         }
         Readiness::Ready { degraded }
+    })
+}
+
+/// The parts that run, and how they are: what `/services` shows.
+fn services(
+    store: &Store,
+    stopping: &Arc<AtomicBool>,
+    listeners: &Listeners,
+    config: &Config,
+) -> Box<dyn Fn() -> Vec<(&'static str, ServiceState)> + Send + Sync> {
+    let (store, stopping) = (store.clone(), stopping.clone());
+    let follows = !config.files.is_empty();
+    let addresses = listeners.addresses().into_iter();
+    let listeners: Vec<&'static str> = addresses.map(|(key, _)| key).collect();
+    Box::new(move || {
+        let stopping = stopping.load(Ordering::Relaxed);
+        let state = |ready: bool| match (stopping, ready) {
+            (true, _) => ServiceState::Stopping,
+            (false, true) => ServiceState::Running,
+            (false, false) => ServiceState::Starting,
+        };
+        let recovered = store.is_recovered();
+        let mut all = vec![
+            (
+                "store",
+                if store.is_failed() {
+                    ServiceState::Failed
+                } else {
+                    state(recovered)
+                },
+            ),
+            ("querier", state(true)),
+        ];
+        if follows {
+            // Files are read once their positions are known.
+            all.push(("files", state(recovered)));
+        }
+        all.extend(listeners.iter().map(|key| (*key, state(true))));
+        all
     })
 }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
-use crate::model::{Labels, Matcher, TimeRange};
+use crate::model::{Labels, Matcher, TimeRange, Timestamp};
+use crate::query::deletion::{DeleteError, DeleteRequest};
 use crate::query::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
 };
 use crate::server::loki::LogReader;
+use crate::server::loki::delete::DeleteKeeper;
 use crate::server::spans::TraceReader;
 
 impl LogReader for Querier {
@@ -58,6 +60,26 @@ impl LogReader for Querier {
         range: TimeRange,
     ) -> Result<IndexStats, QueryError> {
         Querier::index_stats(self, tenant, matchers, range).await
+    }
+}
+
+impl DeleteKeeper for Querier {
+    async fn delete(
+        &self,
+        tenant: &str,
+        query: &str,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<DeleteRequest, DeleteError> {
+        Querier::delete(self, tenant, query, start, end).await
+    }
+
+    fn delete_requests(&self, tenant: &str) -> Vec<DeleteRequest> {
+        Querier::delete_requests(self, tenant)
+    }
+
+    async fn cancel_delete(&self, tenant: &str, id: &str, force: bool) -> Result<(), DeleteError> {
+        Querier::cancel_delete(self, tenant, id, force).await
     }
 }
 

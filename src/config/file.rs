@@ -57,6 +57,7 @@ pub struct Loki {
     pub tenancy: bool,
     pub discover_service_name: Vec<String>,
     pub discover_log_levels: bool,
+    pub delete_request_cancel_period: String,
     pub limits: LokiLimits,
 }
 
@@ -77,6 +78,7 @@ pub struct LokiLimits {
     pub max_query_length: String,
     pub max_query_series: u64,
     pub query_timeout: String,
+    pub deletion_mode: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -87,6 +87,11 @@ pub const KEYS: &[Key] = &[
         D::Names(SERVICE_NAME_LABELS),
     ),
     key("loki.discover_log_levels", K::Bool, D::Bool(true)),
+    key(
+        "loki.delete_request_cancel_period",
+        K::Duration,
+        D::Text("24h"),
+    ),
     key("loki.limits.max_body_size", K::Size, D::Text("64MiB")),
     key("loki.limits.max_line_size", K::Size, D::Text("256KiB")),
     key(
@@ -125,6 +130,11 @@ pub const KEYS: &[Key] = &[
     key("loki.limits.max_query_length", K::Duration, D::Text("721h")),
     key("loki.limits.max_query_series", K::Number, D::Number(500)),
     key("loki.limits.query_timeout", K::Duration, D::Text("1m")),
+    key(
+        "loki.limits.deletion_mode",
+        K::OneOf(&["filter-and-delete", "filter-only", "disabled"]),
+        D::Text("filter-and-delete"),
+    ),
     key("jaeger.agent.compact", K::Listen, D::Text("0.0.0.0:6831")),
     key("jaeger.agent.binary", K::Listen, D::Text("0.0.0.0:6832")),
     key("jaeger.agent.zipkin", K::Listen, D::Text("0.0.0.0:5775")),

@@ -74,6 +74,7 @@ pub struct Loki {
     pub tenancy: bool,
     pub discover_service_name: Vec<String>,
     pub discover_log_levels: bool,
+    pub delete_request_cancel_period: Duration,
     pub limits: LokiLimits,
 }
 
@@ -98,6 +99,18 @@ pub struct LokiLimits {
     pub max_query_length: Duration,
     pub max_query_series: u64,
     pub query_timeout: Duration,
+    pub deletion_mode: DeletionMode,
+}
+
+/// What becomes of delete requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionMode {
+    /// Lines leave answers at once and the disk later.
+    FilterAndDelete,
+    /// Lines leave answers only.
+    FilterOnly,
+    /// Requests are refused; those taken before still count.
+    Disabled,
 }
 
 /// Addresses of what Jaeger's agent, collector and query service listen on.
@@ -405,6 +418,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         tenancy,
         discover_service_name,
         discover_log_levels,
+        delete_request_cancel_period,
         limits,
     } = loki;
     let file::LokiLimits {
@@ -422,6 +436,7 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         max_query_length,
         max_query_series,
         query_timeout,
+        deletion_mode,
     } = limits;
     let limits = LokiLimits {
         max_body_size: size("loki.limits.max_body_size", &max_body_size)?,
@@ -444,6 +459,11 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         max_query_length: duration("loki.limits.max_query_length", &max_query_length)?,
         max_query_series,
         query_timeout: duration("loki.limits.query_timeout", &query_timeout)?,
+        deletion_mode: match deletion_mode.as_str() {
+            "filter-only" => DeletionMode::FilterOnly,
+            "disabled" => DeletionMode::Disabled,
+            _ => DeletionMode::FilterAndDelete,
+        },
     };
     // Offsets within a message are 32 bits wide.
     if limits.max_body_size > 1 << 30 || limits.max_body_size == 0 {
@@ -465,6 +485,10 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
         tenancy,
         discover_service_name,
         discover_log_levels,
+        delete_request_cancel_period: duration(
+            "loki.delete_request_cancel_period",
+            &delete_request_cancel_period,
+        )?,
         limits,
     })
 }

@@ -8,7 +8,8 @@ use hashbrown::{HashMap, HashSet};
 use super::answer::{IndexStats, QueryError};
 use super::prune::internal;
 use crate::model::{Labels, Matcher, StreamId, TimeRange};
-use crate::store::chunk::ChunkReader;
+use crate::store::chunk::{ChunkReader, LineBlock};
+use crate::store::deletion::{Deletion, Left, any_of};
 use crate::store::{Store, StoreError, Stream};
 
 /// The tenant's streams that match and have data in `range`.
@@ -37,7 +38,13 @@ pub fn streams(
             if wanted.is_empty() {
                 return Ok(found);
             }
-            if meta.overlaps(range) {
+            if !meta.overlaps(range) {
+                continue;
+            }
+            // A request that decides line by line may leave nothing as well: until it is
+            // processed its streams are still named.
+            let left = |stream: &Arc<Stream>| snapshot.left(stream, meta);
+            if !matches!(wanted.get(&meta.stream).map(left), Some(Left::Nothing)) {
                 found.extend(wanted.remove(&meta.stream));
             }
         }
@@ -92,11 +99,12 @@ pub fn index_stats(
     matchers: &[Matcher],
     range: TimeRange,
 ) -> Result<IndexStats, QueryError> {
-    let ids: HashSet<StreamId> = store
+    let by_id: HashMap<StreamId, Arc<Stream>> = store
         .select(tenant, matchers)
         .into_iter()
-        .map(|s| s.id)
+        .map(|s| (s.id, s))
         .collect();
+    let ids: HashSet<StreamId> = by_id.keys().copied().collect();
     let mut stats = IndexStats::default();
     if ids.is_empty() || range.is_empty() {
         return Ok(stats);
@@ -118,22 +126,29 @@ pub fn index_stats(
             .iter()
             .filter(|m| m.overlaps(range) && ids.contains(&m.stream))
         {
-            if range.covers(meta.min, meta.max) {
-                add(meta.stream, u64::from(meta.lines), meta.line_bytes);
-                continue;
-            }
+            let stream = &by_id[&meta.stream];
+            let deletions = match snapshot.left(stream, meta) {
+                Left::All if range.covers(meta.min, meta.max) => {
+                    add(meta.stream, u64::from(meta.lines), meta.line_bytes);
+                    continue;
+                }
+                Left::All => Vec::new(),
+                Left::Nothing => continue,
+                Left::Lines(deletions) => deletions,
+            };
             let read = day.partition.data(meta.number, |bytes| {
                 let chunk = ChunkReader::new(bytes)?;
+                if !deletions.is_empty() {
+                    return Ok(count_left(&chunk.lines()?, &deletions, stream, range));
+                }
                 chunk.times(&mut scratch, &mut times)?;
-                chunk.ends(&mut scratch, &mut ends)
+                chunk.ends(&mut scratch, &mut ends)?;
+                Ok(count(&times, &ends, range))
             });
             match read {
-                Ok(Ok(())) => {
-                    let (entries, bytes) = count(&times, &ends, range);
-                    add(meta.stream, entries, bytes);
-                }
+                Ok(Ok((entries, bytes))) => add(meta.stream, entries, bytes),
                 Ok(Err(what)) => {
-                    let place = &day.partition.name;
+                    let (place, what): (_, String) = (&day.partition.name, what);
                     return Err(internal(StoreError::corrupt(place.as_str(), what)));
                 }
                 Err(StoreError::Gone(_)) => {}
@@ -144,7 +159,11 @@ pub fn index_stats(
     for head in &snapshot.heads {
         let (mut entries, mut bytes) = (0, 0);
         for block in &head.blocks {
-            let (n, size) = count(&block.at, &block.ends, range);
+            let (n, size) = if head.deletions.is_empty() {
+                count(&block.at, &block.ends, range)
+            } else {
+                count_left(block, &head.deletions, &head.stream, range)
+            };
             entries += n;
             bytes += size;
         }
@@ -163,6 +182,25 @@ fn count(times: &[i64], ends: &[u32], range: TimeRange) -> (u64, u64) {
             bytes += u64::from(end - start);
         }
         start = end + 1;
+    }
+    (entries, bytes)
+}
+
+/// Lines in `range` that no delete request takes, and their bytes.
+fn count_left(
+    block: &LineBlock,
+    deletions: &[Arc<Deletion>],
+    stream: &Stream,
+    range: TimeRange,
+) -> (u64, u64) {
+    let mut is_deleted = any_of(deletions, &stream.labels);
+    let (mut entries, mut bytes) = (0, 0);
+    for i in 0..block.len() {
+        let (at, line) = (block.at[i], block.line(i));
+        if range.contains(at) && !is_deleted(at, line, block.metadata_of(i)) {
+            entries += 1;
+            bytes += line.len() as u64;
+        }
     }
     (entries, bytes)
 }

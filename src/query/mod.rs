@@ -6,6 +6,7 @@
 //! ```
 
 pub mod answer;
+pub mod deletion;
 mod labels;
 pub mod limits;
 mod logs;

@@ -11,6 +11,7 @@ use super::answer::{QueryError, QueryStats};
 use crate::model::need::Need;
 use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
 use crate::store::chunk::ChunkMeta;
+use crate::store::deletion::{Deletion, Left};
 use crate::store::index::analyze::{FOLDS_TERM, OVERFLOW_TERM};
 use crate::store::index::{ChunkFlags, FilterView, NeedlePlan, NumberSet};
 use crate::store::partition::Partition;
@@ -27,7 +28,10 @@ pub enum Unit {
         partition: Arc<Partition>,
         meta: Arc<ChunkMeta>,
         stream: Arc<Stream>,
+        /// Delete requests that decide line by line: the meta counts too many.
+        deletions: Vec<Arc<Deletion>>,
     },
+    /// Its view has its deletions.
     Head(HeadView),
 }
 
@@ -36,6 +40,14 @@ impl Unit {
         match self {
             Self::Chunk { stream, .. } => stream,
             Self::Head(head) => &head.stream,
+        }
+    }
+
+    /// Delete requests that decide line by line.
+    pub fn deletions(&self) -> &[Arc<Deletion>] {
+        match self {
+            Self::Chunk { deletions, .. } => deletions,
+            Self::Head(head) => &head.deletions,
         }
     }
 
@@ -96,10 +108,17 @@ pub fn candidates(
         let kept = prune_day(day, chunks, &plan)?;
         stats.chunks_candidate += kept.len() as u64;
         for meta in kept {
+            let stream = &by_id[&meta.stream];
+            let deletions = match snapshot.left(stream, meta) {
+                Left::All => Vec::new(),
+                Left::Lines(deletions) => deletions,
+                Left::Nothing => continue,
+            };
             units.push(Unit::Chunk {
                 partition: day.partition.clone(),
-                stream: by_id[&meta.stream].clone(),
+                stream: stream.clone(),
                 meta: meta.clone(),
+                deletions,
             });
         }
     }

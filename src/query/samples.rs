@@ -256,6 +256,9 @@ fn count(
     else {
         return Ok(false);
     };
+    if !unit.deletions().is_empty() {
+        return Ok(false); // the meta counts what is deleted as well
+    }
     if job.leaf.needs_metadata() && meta.has_metadata() {
         return Ok(false);
     }

@@ -18,6 +18,7 @@ use crate::model::{Labels, Timestamp};
 use crate::store::StoreError;
 use crate::store::chunk::ChunkReader;
 use crate::store::chunk::lines::line_of;
+use crate::store::deletion::any_of;
 
 /// Lines of one stream, decoded.
 pub struct Lines<'a> {
@@ -59,9 +60,33 @@ thread_local! {
 }
 
 /// Reads a unit and calls `visit` with its lines and the indices, ascending, of those that
-/// pass `filters`, once per block of lines; not at all when none passes. Times are not
-/// looked at.
+/// pass `filters` and are not deleted, once per block of lines; not at all when none is left.
+/// Times are not looked at.
 pub fn scan(
+    unit: &Unit,
+    filters: &[LineMatcher],
+    stats: &mut QueryStats,
+    mut visit: impl FnMut(&Lines<'_>, &[u32]) -> Result<(), QueryError>,
+) -> Result<(), QueryError> {
+    if unit.deletions().is_empty() {
+        return scan_all(unit, filters, stats, visit);
+    }
+    let mut is_deleted = any_of(unit.deletions(), &unit.stream().labels);
+    let mut left = Vec::new();
+    scan_all(unit, filters, stats, |lines, hits| {
+        left.clear();
+        left.extend(hits.iter().copied().filter(|index| {
+            let i = *index as usize;
+            !is_deleted(lines.at[i], lines.line(i), lines.metadata_of(i))
+        }));
+        if left.is_empty() {
+            return Ok(());
+        }
+        visit(lines, &left)
+    })
+}
+
+fn scan_all(
     unit: &Unit,
     filters: &[LineMatcher],
     stats: &mut QueryStats,

@@ -1,16 +1,19 @@
-//! How operators look at the process: ready, alive, metrics, configuration, flush.
+//! How operators look at the process: ready, alive, services, metrics, configuration, log
+//! level, flush.
 //!
 //! Knows nothing of the parts; it is handed what it shows.
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use futures::future::BoxFuture;
+use serde_json::json;
 
+use super::loki::Params;
 use crate::telemetry::metrics::Metrics;
 
 /// Whether pushes are accepted.
@@ -32,6 +35,22 @@ pub struct Admin {
     pub flush: Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
     /// The configuration in effect, as TOML.
     pub config: String,
+    /// The parts that run, each with its state.
+    pub services: Box<dyn Fn() -> Vec<(&'static str, ServiceState)> + Send + Sync>,
+    pub log_level: Box<dyn Fn() -> String + Send + Sync>,
+    pub set_log_level: Box<SetLogLevel>,
+}
+
+/// Takes another level; the error says which there are.
+pub type SetLogLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
+/// State of a part, in Loki's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceState {
+    Starting,
+    Running,
+    Stopping,
+    Failed,
 }
 
 /// The routes; they go on the Loki port.
@@ -41,6 +60,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/livez", get(|| async { plain(StatusCode::OK, "alive\n") }))
         .route("/metrics", get(metrics))
         .route("/config", get(config))
+        .route("/services", get(services))
+        .route("/log_level", get(log_level).post(set_log_level))
         .route("/flush", get(method_hint).post(flush))
         .with_state(admin)
 }
@@ -69,6 +90,39 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn config(State(admin): State<Arc<Admin>>) -> Response {
     plain(StatusCode::OK, admin.config.clone())
+}
+
+async fn services(State(admin): State<Arc<Admin>>) -> Response {
+    let lines = (admin.services)();
+    let lines = lines
+        .into_iter()
+        .map(|(name, state)| format!("{name} => {state:?}\n"));
+    plain(StatusCode::OK, lines.collect::<String>())
+}
+
+async fn log_level(State(admin): State<Arc<Admin>>) -> Response {
+    let level = (admin.log_level)();
+    let message = format!("Current log level is {level}");
+    Json(json!({ "message": message })).into_response()
+}
+
+async fn set_log_level(State(admin): State<Arc<Admin>>, request: Request) -> Response {
+    let params = match Params::read(request).await {
+        Ok((_, params)) => params,
+        Err(error) => return error.into_response(),
+    };
+    let level = params.get("log_level").unwrap_or("");
+    match (admin.set_log_level)(level) {
+        Ok(()) => {
+            tracing::info!(level, "log level set");
+            let message = format!("Log level set to {level}");
+            Json(json!({ "status": "success", "message": message })).into_response()
+        }
+        Err(message) => {
+            let body = Json(json!({ "status": "failed", "message": message }));
+            (StatusCode::BAD_REQUEST, body).into_response()
+        }
+    }
 }
 
 async fn flush(State(admin): State<Arc<Admin>>) -> Response {
@@ -130,6 +184,7 @@ mod tests {
     async fn each_route_shows_what_it_was_handed() {
         let state = Arc::new(Mutex::new(Readiness::NotReady("opening the store".into())));
         let flushed = Arc::new(Mutex::new(Ok(())));
+        let level = Arc::new(Mutex::new("info".to_owned()));
         let metrics = Metrics::default();
         let gauge = metrics.gauge("age", "of the test");
         let app = router(Arc::new(Admin {
@@ -149,6 +204,21 @@ mod tests {
                 }
             }),
             config: "[storage]\n".into(),
+            services: Box::new(|| vec![("store", ServiceState::Running)]),
+            log_level: Box::new({
+                let level = level.clone();
+                move || level.lock().clone()
+            }),
+            set_log_level: Box::new({
+                let level = level.clone();
+                move |text| {
+                    if text != "debug" {
+                        return Err(format!("{text:?} is no level"));
+                    }
+                    text.clone_into(&mut level.lock());
+                    Ok(())
+                }
+            }),
         }));
         assert_eq!(
             ask(&app, "GET", "/ready").await,
@@ -173,6 +243,18 @@ mod tests {
                 .1
                 .contains("watchpost_age 7\n")
         );
+        assert_eq!(
+            ask(&app, "GET", "/services").await,
+            (200, "store => Running\n".into())
+        );
+        let (status, body) = ask(&app, "POST", "/log_level?log_level=debug").await;
+        assert_eq!((status, body.contains("success")), (200, true), "{body}");
+        assert_eq!(
+            ask(&app, "GET", "/log_level").await,
+            (200, "{\"message\":\"Current log level is debug\"}".into())
+        );
+        assert_eq!(ask(&app, "POST", "/log_level?log_level=x").await.0, 400);
+        assert_eq!(ask(&app, "POST", "/log_level").await.0, 400);
         assert_eq!(ask(&app, "POST", "/flush").await, (204, String::new()));
         assert_eq!(ask(&app, "GET", "/flush").await.0, 405);
         *flushed.lock() = Err("disk full".into());

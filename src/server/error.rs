@@ -11,6 +11,7 @@ use crate::ingest::{Refusal, RefusalKind, error_text};
 use crate::logql::ParseError;
 use crate::protocol::loki::push::DecodeError;
 use crate::query::answer::QueryError;
+use crate::query::deletion::DeleteError;
 use crate::runtime::permits::Exhausted;
 use crate::runtime::pool::PoolError;
 
@@ -42,6 +43,22 @@ impl LokiError {
     pub fn unavailable(text: impl Into<String>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
+            text: text.into(),
+        }
+    }
+
+    /// What is switched off.
+    pub fn forbidden(text: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            text: text.into(),
+        }
+    }
+
+    /// A path that is known and has nothing to show.
+    pub fn not_found(text: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
             text: text.into(),
         }
     }
@@ -153,6 +170,25 @@ impl From<QueryError> for LokiError {
             status,
             text: error.to_string(),
         }
+    }
+}
+
+impl From<DeleteError> for LokiError {
+    fn from(error: DeleteError) -> Self {
+        let status = match error {
+            DeleteError::Invalid(_) | DeleteError::Processed | DeleteError::Begun => {
+                StatusCode::BAD_REQUEST
+            }
+            DeleteError::NotFound => StatusCode::NOT_FOUND,
+            DeleteError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            DeleteError::Replaying => StatusCode::SERVICE_UNAVAILABLE,
+            DeleteError::Unanswered(_) | DeleteError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let text = match error {
+            DeleteError::Invalid(why) => format!("invalid query expression: {why}"),
+            other => other.to_string(),
+        };
+        Self { status, text }
     }
 }
 

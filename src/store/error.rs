@@ -20,8 +20,8 @@ pub enum StoreError {
     /// Bytes on disk are not what was written.
     #[error("{place}: {what}")]
     Corrupt { place: String, what: String },
-    /// The day was dropped by retention.
-    #[error("partition {0} is gone")]
+    /// The day was dropped by retention, or the chunk removed by a delete request.
+    #[error("{0} is gone")]
     Gone(String),
     /// The directory belongs to another process.
     #[error("{0}: in use by another watchpost process; stop it or choose another storage.path")]

@@ -48,6 +48,10 @@ pub enum Internal {
     Freeze(Ack),
     /// Seal what keeps old segments of the journal.
     FreezeOld,
+    /// Seal heads with lines that a new delete request selects.
+    FreezeDeleted,
+    /// Go on in a new segment of the journal, so that the open one can be removed.
+    Rotate,
     /// Journal records below this number are no longer needed.
     Forget(u64),
     /// Days are dropped as of this time.

@@ -64,6 +64,8 @@ pub fn describe(path: &Path) -> Result<String, StoreError> {
             count += 1;
             match id.signal {
                 Signal::Logs => match ChunkMeta::decode(number, value) {
+                    // Removed by a delete request.
+                    Ok(meta) if meta.is_emptied() => count -= 1,
                     Ok(meta) => {
                         items += u64::from(meta.lines);
                         raw += meta.line_bytes;

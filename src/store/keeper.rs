@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -41,6 +42,8 @@ const REINDEX_AT_ONCE: usize = 500;
 #[derive(Default)]
 struct Orders {
     checkpoints: Vec<Ack>,
+    /// Days whose word index is thrown away and made anew.
+    rebuilds: Vec<(Arc<Partition>, SyncSender<()>)>,
     stopped: bool,
 }
 
@@ -76,6 +79,16 @@ impl Keeper {
         self.wake.notify_one();
     }
 
+    /// Asks for a new word index of a day: the old one has words that are no longer there.
+    /// Only the keeper commits to an index, so only the keeper may throw one away.
+    /// Tells when the old one is gone.
+    pub fn rebuild_index(&self, partition: Arc<Partition>) -> Receiver<()> {
+        let (done, told) = sync_channel(1);
+        self.orders.lock().rebuilds.push((partition, done));
+        self.wake.notify_one();
+        told
+    }
+
     /// Ends the thread after what it is doing.
     pub fn stop(&self) {
         self.orders.lock().stopped = true;
@@ -93,16 +106,23 @@ impl Keeper {
         let mut checkpoint_at = Instant::now();
         let mut retain_at: Option<Instant> = None;
         loop {
-            let orders = {
+            let (orders, rebuilds) = {
                 let mut orders = self.orders.lock();
-                if orders.checkpoints.is_empty() && !orders.stopped {
+                if orders.checkpoints.is_empty() && orders.rebuilds.is_empty() && !orders.stopped {
                     self.wake.wait_for(&mut orders, LOOK_EVERY);
                 }
                 if orders.stopped {
                     return;
                 }
-                std::mem::take(&mut orders.checkpoints)
+                let rebuilds = std::mem::take(&mut orders.rebuilds);
+                (std::mem::take(&mut orders.checkpoints), rebuilds)
             };
+            for (partition, done) in rebuilds {
+                if let Err(error) = partition.index.reset() {
+                    shared.degrade(format!("index of {}: {error}", partition.name));
+                }
+                let _ = done.send(());
+            }
             accounts.update(shared);
             look_at_disk(shared);
             let recovered = shared.recovered.load(Ordering::Acquire);
@@ -226,6 +246,9 @@ fn reindex_some(shared: &Shared) -> Result<(), StoreError> {
         let until = waiting.min(indexed + REINDEX_AT_ONCE as u32);
         let mut documents = Vec::new();
         for number in indexed..until {
+            if partition.is_removed(number)? {
+                continue;
+            }
             let words = partition.data(number, |bytes| match partition.id.signal {
                 Signal::Logs => {
                     let lines = ChunkReader::new(bytes).and_then(|chunk| chunk.lines())?;
@@ -270,11 +293,12 @@ impl Accounts {
         let (memtables, cache) = shared.kv.memory();
         self.memtables.set(memtables);
         self.cache.set(cache);
-        let (partitions, heads) = {
+        let (partitions, heads, waiting) = {
             let open = shared.open.lock();
             (
                 open.partitions.values().cloned().collect::<Vec<_>>(),
                 open.heads.len(),
+                open.deletions.iter().count(),
             )
         };
         self.catalogs
@@ -284,6 +308,7 @@ impl Accounts {
         m.partitions.set(partitions.len() as i64);
         m.streams.set(shared.streams.len() as i64);
         m.heads.set(heads as i64);
+        m.delete_requests_waiting.set(waiting as i64);
         m.journal_size
             .set(shared.journal_bytes.load(Ordering::Relaxed) as i64);
     }

@@ -4,15 +4,16 @@
 //!     They are safe after [`Kv::flush`] returned, not before.
 //! K2. `meta` is written with RocksDB's log and a sync: safe when the call returns.
 //! K3. Nothing in a day is overwritten except the small "sealed through" records, so blob
-//!     files need no garbage collection.
+//!     files need no garbage collection; but for delete requests, after which
+//!     [`Kv::compact`] drops what was overwritten.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, Direction, FlushOptions, IteratorMode, MultiThreaded, Options, ReadOptions,
-    WriteBatch, WriteBufferManager, WriteOptions,
+    BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor, CompactOptions,
+    DBCompressionType, DBRecoveryMode, DBWithThreadMode, Direction, FlushOptions, IteratorMode,
+    MultiThreaded, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use super::error::StoreError;
@@ -44,12 +45,16 @@ pub struct Kv {
 #[derive(Default)]
 pub struct Batch(Vec<(Box<[u8]>, Value)>);
 
-/// What a batch writes under a key.
-type Value = Box<[u8]>;
+/// What a batch writes under a key; `None` removes it.
+type Value = Option<Box<[u8]>>;
 
 impl Batch {
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl Into<Box<[u8]>>) {
-        self.0.push((key.as_ref().into(), value.into()));
+        self.0.push((key.as_ref().into(), Some(value.into())));
+    }
+
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) {
+        self.0.push((key.as_ref().into(), None));
     }
 }
 
@@ -149,7 +154,10 @@ impl Kv {
         let handle = self.family(family)?;
         let mut writes = WriteBatch::default();
         for (key, value) in batch.0 {
-            writes.put_cf(&handle, key, value);
+            match value {
+                Some(value) => writes.put_cf(&handle, key, value),
+                None => writes.delete_cf(&handle, key),
+            }
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
@@ -238,6 +246,39 @@ impl Kv {
             }
         }
         Ok(())
+    }
+
+    /// Rewrites a family so that what was overwritten or removed leaves the disk. Takes its
+    /// time and, for a while, as much room as the family has. [`Kv::stop`] cuts it short:
+    /// then, as when it fails, the old bytes are still there.
+    pub fn compact(&self, family: &str) -> Result<(), StoreError> {
+        const COLLECT: [(&str, &str); 2] = [
+            ("enable_blob_garbage_collection", "true"),
+            ("blob_garbage_collection_age_cutoff", "1.0"),
+        ];
+        let handle = self.family(family)?;
+        self.db
+            .set_options_cf(&handle, &COLLECT)
+            .map_err(StoreError::kv)?;
+        let mut options = CompactOptions::default();
+        // Other families' compactions go on beside it.
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        self.db
+            .compact_range_cf_opt(&handle, None::<&[u8]>, None::<&[u8]>, &options);
+        self.db
+            .set_options_cf(&handle, &[("enable_blob_garbage_collection", "false")])
+            .map_err(StoreError::kv)?;
+        let garbage = self
+            .db
+            .property_int_value_cf(&handle, "rocksdb.live-blob-file-garbage-size")
+            .map_err(StoreError::kv)?;
+        match garbage {
+            None | Some(0) => Ok(()),
+            Some(bytes) => Err(StoreError::Kv(format!(
+                "{family}: compaction left {bytes} bytes of what was deleted"
+            ))),
+        }
     }
 
     /// Bytes held by memtables and by the block cache.

@@ -18,6 +18,18 @@
 //! 02 stream id        -> tenant and labels (streams.rs)
 //! 03 stream id        -> journal position up to which its lines are sealed
 //! 04 chunk u32        -> gram filter (index/filter.rs)
+//! 06 chunk u32        -> last journal record that it has lines of, u64; older chunks: none
+//! ```
+//!
+//! A chunk removed by a delete request leaves its meta, with no lines, and its 06.
+//!
+//! The family `meta`:
+//!
+//! ```text
+//! low-water           -> journal record below which nothing is needed, u64
+//! position/<file>     -> position of a followed file
+//! delete/<id>         -> delete request (deletion/request.rs)
+//! erasing/<family>    -> nothing; the day holds bytes of deleted lines until it is compacted
 //! ```
 //!
 //! A span day's family (the day of *arrival*, so that no clock of a sender opens old days):
@@ -45,6 +57,11 @@ pub const META_FAMILY: &str = "meta";
 pub const LOW_WATER_KEY: &[u8] = b"low-water";
 /// Prefix in `meta` of positions of followed files.
 pub const POSITION_PREFIX: &[u8] = b"position/";
+
+/// Prefix in `meta` of delete requests.
+pub const DELETE_PREFIX: &[u8] = b"delete/";
+/// Prefix in `meta` of days that delete requests have been rewriting.
+pub const ERASING_PREFIX: &[u8] = b"erasing/";
 
 /// What a day holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +158,8 @@ pub mod prefix {
     pub const SEALED_THROUGH: u8 = 3;
     pub const FILTER: u8 = 4;
     pub const OPERATION: u8 = 5;
+    /// Last journal record of a chunk.
+    pub const SEQ: u8 = 6;
 }
 
 /// Key of the `number`-th chunk or block, or of its meta or filter.

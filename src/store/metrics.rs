@@ -23,6 +23,9 @@ pub struct StoreMetrics {
     pub heads: Gauge,
     pub disk_free: Gauge,
     pub checkpoints: Counter,
+    pub delete_requests: Counter,
+    pub delete_requests_waiting: Gauge,
+    pub lines_erased: Counter,
 }
 
 impl StoreMetrics {
@@ -49,6 +52,15 @@ impl StoreMetrics {
             heads: m.gauge("heads", "Open heads"),
             disk_free: m.gauge("disk_free_bytes", "Free bytes on the disk of storage.path"),
             checkpoints: m.counter("checkpoints", "Low-water marks written"),
+            delete_requests: m.counter("delete_requests", "Delete requests taken"),
+            delete_requests_waiting: m.gauge(
+                "delete_requests_waiting",
+                "Delete requests whose lines are still on the disk",
+            ),
+            lines_erased: m.counter(
+                "lines_erased",
+                "Lines that delete requests took off the disk",
+            ),
         }
     }
 }

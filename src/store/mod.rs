@@ -4,14 +4,16 @@
 //! append → inbox → writer → journal → syncer → acknowledgement
 //!                    └→ heads → pool: seal → writer → partition (RocksDB)
 //!                                              keeper: flush → index → low-water mark
+//! delete requests → snapshots leave lines out → eraser: chunks rewritten → compacted
 //! readers ← snapshot (heads and catalogs under one lock)
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
-//! L in `chunk/lines`, D in `partition`, I in `index`, W in `writer`, C in `keeper`.
+//! L in `chunk/lines`, D in `partition`, I in `index`, E in `deletion`, W in `writer`, C in `keeper`.
 
 pub mod chunk;
 pub mod codec;
+pub mod deletion;
 pub mod error;
 pub mod head;
 mod inbox;
@@ -49,8 +51,10 @@ pub use options::{Decoded, Decoder, Durability, OnFailure, Options};
 pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
-use crate::model::{Matcher, StreamId, TimeRange};
+use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
+use deletion::eraser::Eraser;
+use deletion::{DeleteError, DeleteRequest};
 use inbox::{Append, Internal};
 use keeper::Keeper;
 use layout::Signal;
@@ -65,6 +69,8 @@ struct Handle {
     shared: Arc<Shared>,
     syncer: Arc<Syncer>,
     keeper: Arc<Keeper>,
+    eraser: Arc<Eraser>,
+    eraser_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// Holds the lock on the directory.
     _lock: File,
@@ -123,6 +129,11 @@ impl Store {
         self.0.shared.recovered.load(Ordering::Acquire)
     }
 
+    /// Whether it can't go on: the process ends.
+    pub fn is_failed(&self) -> bool {
+        self.0.syncer.failure().is_some()
+    }
+
     /// Whether the disk has too little room to take anything.
     pub fn is_full(&self) -> bool {
         self.0.shared.disk_full.load(Ordering::Relaxed)
@@ -165,6 +176,29 @@ impl Store {
         snapshot::logs(&self.0.shared, range, wanted)
     }
 
+    /// Has lines deleted that are there now: from answers at once, from the disk after the
+    /// cancel period. Both times are inclusive. Blocks for a sync.
+    pub fn delete(
+        &self,
+        tenant: &str,
+        query: &str,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<DeleteRequest, DeleteError> {
+        deletion::log::create(&self.0.shared, tenant, query, start, end)
+    }
+
+    /// The tenant's delete requests, oldest first.
+    pub fn delete_requests(&self, tenant: &str) -> Vec<DeleteRequest> {
+        deletion::log::list(&self.0.shared, tenant)
+    }
+
+    /// Takes a delete request back; with `force` also one that has begun to erase. Blocks for
+    /// a sync.
+    pub fn cancel_delete(&self, tenant: &str, id: &str, force: bool) -> Result<(), DeleteError> {
+        deletion::log::cancel(&self.0.shared, tenant, id, force)
+    }
+
     /// All spans at one instant.
     pub fn spans(&self) -> Result<SpanSnapshot, StoreError> {
         snapshot::spans(&self.0.shared)
@@ -193,12 +227,18 @@ impl Store {
                 return Err(StoreError::Failed("the writer panicked".into()));
             }
         }
+        self.0.eraser.stop();
         self.0.keeper.stop();
         if keeper_thread.is_some_and(|thread| thread.join().is_err()) {
             return Err(StoreError::Failed("the keeper panicked".into()));
         }
         let result = keeper::checkpoint(shared);
+        // Cuts a compaction short, so that the eraser ends.
         shared.kv.stop();
+        let eraser = self.0.eraser_thread.lock().take();
+        if eraser.is_some_and(|thread| thread.join().is_err()) {
+            return Err(StoreError::Failed("the eraser panicked".into()));
+        }
         result
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deletion::DeletionOptions;
 use super::error::StoreError;
 use super::journal::Record;
 use super::journal::record::Cursor;
@@ -46,6 +47,7 @@ pub struct Options {
     pub retention: Option<Duration>,
     /// Free bytes on the disk below which nothing is accepted.
     pub min_free_bytes: u64,
+    pub deletion: DeletionOptions,
     pub decoder: Decoder,
     pub on_failure: OnFailure,
     pub clock: Clock,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use super::chunk::ChunkMeta;
@@ -55,6 +55,29 @@ impl<M> Catalog<M> {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Catalog<ChunkMeta> {
+    /// Puts another meta, or none, in the place of the one with this number.
+    fn replace(&mut self, number: u32, meta: Option<Arc<ChunkMeta>>) {
+        let last = |run: &Arc<Vec<Arc<ChunkMeta>>>| run.last().map_or(0, |m| m.number);
+        let at = self.0.partition_point(|run| last(run) < number);
+        let Some(run) = self.0.get_mut(at) else {
+            return;
+        };
+        let Ok(place) = run.binary_search_by_key(&number, |m| m.number) else {
+            return;
+        };
+        match meta {
+            Some(meta) => Arc::make_mut(run)[place] = meta,
+            None => {
+                Arc::make_mut(run).remove(place);
+                if run.is_empty() {
+                    self.0.remove(at);
+                }
+            }
+        }
     }
 }
 
@@ -158,9 +181,12 @@ impl Partition {
         let number = state.next_number;
         let meta = ChunkMeta {
             number,
+            seq: sealed.through.seq,
             ..sealed.meta
         };
         let mut batch = Batch::default();
+        let seq = meta.seq.to_be_bytes();
+        batch.put(number_key(prefix::SEQ, number), seq);
         batch.put(number_key(prefix::DATA, number), sealed.chunk);
         batch.put(number_key(prefix::META, number), meta.encode());
         batch.put(number_key(prefix::FILTER, number), sealed.filter);
@@ -186,6 +212,73 @@ impl Partition {
             catalog.push(Arc::new(meta));
         }
         Ok(())
+    }
+
+    /// Puts what is left of a chunk in its place: data, meta and filter in one batch. The word
+    /// index keeps the words of the lines that went, which rules out nothing wrongly.
+    pub fn replace_chunk(
+        &self,
+        meta: ChunkMeta,
+        chunk: Vec<u8>,
+        filter: Vec<u8>,
+        words: String,
+    ) -> Result<(), StoreError> {
+        let number = meta.number;
+        let mut batch = Batch::default();
+        batch.put(number_key(prefix::DATA, number), chunk);
+        batch.put(number_key(prefix::META, number), meta.encode());
+        batch.put(number_key(prefix::FILTER, number), filter);
+        self.rewrite(number, batch, Some(Arc::new(meta)), words)
+    }
+
+    /// Removes a chunk of which every line was deleted. Its number stays taken: a new chunk
+    /// with it would be looked for by the old one's words.
+    pub fn remove_chunk(&self, meta: &ChunkMeta) -> Result<(), StoreError> {
+        let number = meta.number;
+        let mut batch = Batch::default();
+        batch.delete(number_key(prefix::DATA, number));
+        batch.put(number_key(prefix::META, number), meta.emptied().encode());
+        batch.delete(number_key(prefix::FILTER, number));
+        self.rewrite(number, batch, None, String::new())
+    }
+
+    fn rewrite(
+        &self,
+        number: u32,
+        batch: Batch,
+        meta: Option<Arc<ChunkMeta>>,
+        words: String,
+    ) -> Result<(), StoreError> {
+        // Before the lock: readers go on while a test sleeps here.
+        fail::fail_point!("erase-write");
+        let mut state = self.state.lock();
+        self.kv.write(&self.name, batch)?;
+        state.dirty = true;
+        if let Ok(at) = state.unindexed.binary_search_by_key(&number, |(n, _)| *n) {
+            state.unindexed[at].1 = words;
+        }
+        if let Some(catalog) = &mut state.chunks {
+            catalog.replace(number, meta);
+        }
+        Ok(())
+    }
+
+    /// Whether a delete request removed the chunk.
+    pub fn is_removed(&self, number: u32) -> Result<bool, StoreError> {
+        let read = |bytes: &[u8]| ChunkMeta::decode(number, bytes).is_ok_and(|m| m.is_emptied());
+        let key = number_key(prefix::META, number);
+        let removed = self.kv.get(&self.name, &key, read)?;
+        Ok(self.id.signal == Signal::Logs && removed == Some(true))
+    }
+
+    /// Makes everything written so far safe.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.kv.flush(std::slice::from_ref(&self.name))
+    }
+
+    /// Drops from the disk what was overwritten or removed.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.kv.compact(&self.name)
     }
 
     /// Takes a sealed block of spans: everything of it in one batch.
@@ -228,7 +321,18 @@ impl Partition {
         if let Some(catalog) = &state.chunks {
             return Ok(catalog.clone());
         }
-        let catalog = self.load(ChunkMeta::decode)?;
+        let mut seqs: HashMap<u32, u64> = HashMap::new();
+        self.kv.scan(&self.name, &[prefix::SEQ], |key, value| {
+            if let (Some(number), Ok(seq)) = (number_of_key(key), value.try_into()) {
+                seqs.insert(number, u64::from_be_bytes(seq));
+            }
+            true
+        })?;
+        let catalog = self.load(|number, bytes| {
+            let meta = ChunkMeta::decode(number, bytes)?;
+            let seq = seqs.get(&number).copied().unwrap_or(0);
+            Ok((!meta.is_emptied()).then_some(ChunkMeta { seq, ..meta }))
+        })?;
         state.memory = catalog.iter().map(|m| m.memory()).sum();
         state.chunks = Some(catalog.clone());
         Ok(catalog)
@@ -241,22 +345,24 @@ impl Partition {
         if let Some(catalog) = &state.blocks {
             return Ok(catalog.clone());
         }
-        let catalog = self.load(BlockMeta::decode)?;
+        let catalog = self.load(|number, bytes| BlockMeta::decode(number, bytes).map(Some))?;
         state.memory = catalog.iter().map(|m| m.memory()).sum();
         state.blocks = Some(catalog.clone());
         Ok(catalog)
     }
 
+    /// All metas of the family that `decode` does not leave out.
     fn load<M>(
         &self,
-        decode: impl Fn(u32, &[u8]) -> Result<M, String>,
+        decode: impl Fn(u32, &[u8]) -> Result<Option<M>, String>,
     ) -> Result<Catalog<M>, StoreError> {
         let mut catalog = Catalog::default();
         let mut bad = None;
         self.kv.scan(&self.name, &[prefix::META], |key, value| {
             match number_of_key(key).ok_or_else(|| "key is too short".to_owned()) {
                 Ok(number) => match decode(number, value) {
-                    Ok(meta) => catalog.push(Arc::new(meta)),
+                    Ok(Some(meta)) => catalog.push(Arc::new(meta)),
+                    Ok(None) => {}
                     Err(what) => bad = Some(format!("meta {number}: {what}")),
                 },
                 Err(what) => bad = Some(what),
@@ -275,7 +381,17 @@ impl Partition {
         let value = self
             .kv
             .get(&self.name, &number_key(prefix::DATA, number), read)?;
-        value.ok_or_else(|| StoreError::corrupt(&*self.name, format!("chunk {number} is missing")))
+        match value {
+            Some(value) => Ok(value),
+            // A delete request was quicker than who asks.
+            None if self.is_removed(number)? => {
+                Err(StoreError::Gone(format!("{} chunk {number}", self.name)))
+            }
+            None => Err(StoreError::corrupt(
+                &*self.name,
+                format!("chunk {number} is missing"),
+            )),
+        }
     }
 
     /// Hands the gram filter of a chunk or block to `read`; `None` when it has none.

@@ -2,12 +2,12 @@
 //!
 //! 1. lock the directory, check its format
 //! 2. open RocksDB with the families of all days; finish what a dropped day left behind
-//! 3. list the streams of all days
+//! 3. list the streams of all days; read the delete requests, which count from here on
 //! 4. open the journal behind its last whole record, in a fresh segment
 //! 5. start writer, syncer, keeper; appends are taken from here on
 //! 6. the writer replays from the low-water mark and catches up with what comes in meanwhile;
 //!    lines that a chunk covers already are skipped ("sealed through")
-//! 7. the keeper indexes what the indices lack
+//! 7. the keeper indexes what the indices lack; the eraser goes on with delete requests
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
+use super::deletion::{self, eraser::Eraser};
 use super::error::StoreError;
 use super::inbox::Inbox;
 use super::journal::{Journal, Replay};
@@ -81,6 +82,9 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
             .insert(key[POSITION_PREFIX.len()..].into(), value.into());
         true
     })?;
+    let (deletions, deletion_log) = deletion::log::load(&kv, &options)?;
+    open.unfrozen = deletions.iter().cloned().collect();
+    open.deletions = deletions;
     let low_water = kv
         .get(META_FAMILY, LOW_WATER_KEY, |value| {
             value.try_into().map(u64::from_be_bytes).unwrap_or(0)
@@ -124,6 +128,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         journal_bytes: AtomicU64::new(0),
         sealed_bytes: AtomicU64::new(0),
         degraded: Mutex::default(),
+        deletions: deletion_log,
         options,
     });
     look_at_disk(&shared);
@@ -151,10 +156,14 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let failed = |e: std::io::Error| StoreError::Failed(format!("starting a thread: {e}"));
     let writer_thread = thread.map_err(failed)?;
     let (keeper, keeper_thread) = Keeper::start(shared.clone()).map_err(failed)?;
+    let erasing = Eraser::start(shared.clone(), keeper.clone()).map_err(failed)?;
+    let (eraser, eraser_thread) = erasing;
     Ok(Store(Arc::new(Handle {
         shared,
         syncer,
         keeper,
+        eraser,
+        eraser_thread: Mutex::new(Some(eraser_thread)),
         threads: Mutex::new(vec![writer_thread, keeper_thread]),
         _lock: lock,
     })))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::chunk::{ChunkMeta, LineBlock};
+use super::deletion::{Deletion, Deletions, Left};
 use super::error::StoreError;
 use super::head::spans::FrozenSpans;
 use super::layout::Signal;
@@ -22,6 +23,8 @@ pub struct HeadView {
     pub min: Timestamp,
     pub max: Timestamp,
     pub blocks: Vec<Arc<LineBlock>>,
+    /// Delete requests that decide line by line.
+    pub deletions: Vec<Arc<Deletion>>,
 }
 
 /// A day with its chunks as of the snapshot.
@@ -32,11 +35,28 @@ pub struct LogDay {
 }
 
 /// Logs of a range of time at one instant.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct LogSnapshot {
+    /// Without those of which delete requests leave nothing.
     pub heads: Vec<HeadView>,
+    /// Delete requests that count; chunks have to be looked up with [`LogSnapshot::left`].
+    pub deletions: Deletions,
+    /// The range asked for.
+    pub range: TimeRange,
     /// Oldest first.
     pub days: Vec<LogDay>,
+}
+
+impl LogSnapshot {
+    /// What delete requests leave of a chunk's lines in the range asked for. Anything but
+    /// [`Left::All`] means that the meta's counts are too high.
+    pub fn left(&self, stream: &Stream, meta: &ChunkMeta) -> Left {
+        if self.deletions.is_empty() {
+            return Left::All;
+        }
+        self.deletions
+            .left(stream, meta.seq, meta.min, meta.max, self.range)
+    }
 }
 
 /// A day of arrival with its blocks as of the snapshot.
@@ -109,30 +129,46 @@ pub fn logs(
         |partition| partition.chunks(now),
         |open, partitions| {
             let wants = |id: StreamId| wanted.is_none_or(|w| w.contains(&id));
+            let deletions = open.deletions.clone();
+            let left = |stream: &Stream, seq, min, max| match deletions
+                .left(stream, seq, min, max, range)
+            {
+                Left::All => Some(Vec::new()),
+                Left::Lines(deletions) => Some(deletions),
+                Left::Nothing => None,
+            };
             let frozen = open
                 .frozen
                 .iter()
                 .filter(|f| wants(f.key.stream) && range.overlaps(f.min, f.max))
-                .map(|f| HeadView {
-                    stream: f.stream.clone(),
-                    day: f.key.day,
-                    min: f.min,
-                    max: f.max,
-                    blocks: f.parts.clone(),
+                .filter_map(|f| {
+                    Some(HeadView {
+                        deletions: left(&f.stream, f.through.seq, f.min, f.max)?,
+                        stream: f.stream.clone(),
+                        day: f.key.day,
+                        min: f.min,
+                        max: f.max,
+                        blocks: f.parts.clone(),
+                    })
                 });
             let heads = open
                 .heads
                 .iter()
                 .filter(|(key, head)| wants(key.stream) && range.overlaps(head.min, head.max))
-                .map(|(key, head)| HeadView {
-                    stream: head.stream.clone(),
-                    day: key.day,
-                    min: head.min,
-                    max: head.max,
-                    blocks: head.view(),
+                .filter_map(|(key, head)| {
+                    Some(HeadView {
+                        deletions: left(&head.stream, head.through.seq, head.min, head.max)?,
+                        stream: head.stream.clone(),
+                        day: key.day,
+                        min: head.min,
+                        max: head.max,
+                        blocks: head.view(),
+                    })
                 });
             LogSnapshot {
                 heads: frozen.chain(heads).collect(),
+                deletions: deletions.clone(),
+                range,
                 days: partitions
                     .into_iter()
                     .map(|(partition, chunks)| LogDay { partition, chunks })

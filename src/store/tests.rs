@@ -18,12 +18,13 @@ use crate::runtime::permits::Budget;
 use crate::runtime::pool::Pool;
 use crate::telemetry::metrics::Metrics;
 
-fn options(path: &Path) -> Options {
+pub(super) fn options(path: &Path) -> Options {
     Options {
         path: path.to_owned(),
         durability: Durability::Sync,
         retention: None,
         min_free_bytes: 0,
+        deletion: deletion::DeletionOptions::default(),
         decoder: Arc::new(|_| Err("no protocol here".into())),
         on_failure: Arc::new(|error| panic!("{error}")),
         clock: Clock::fixed(20_000 * DAY + DAY / 2),
@@ -33,7 +34,7 @@ fn options(path: &Path) -> Options {
     }
 }
 
-fn batch(app: &str, lines: &[(i64, String)]) -> LogBatch {
+pub(super) fn batch(app: &str, lines: &[(i64, String)]) -> LogBatch {
     let labels = Labels::from_pairs([("app", app)]);
     let mut text = Vec::new();
     let mut entries = Vec::new();
@@ -61,7 +62,7 @@ fn batch(app: &str, lines: &[(i64, String)]) -> LogBatch {
     }
 }
 
-async fn push(store: &Store, batch: LogBatch) {
+pub(super) async fn push(store: &Store, batch: LogBatch) {
     let body = Body {
         kind: RecordKind::LogsOwn,
         format: 0,
@@ -104,7 +105,7 @@ fn read(store: &Store) -> BTreeMap<String, Vec<(i64, String)>> {
     all
 }
 
-fn wait_recovered(store: &Store) {
+pub(super) fn wait_recovered(store: &Store) {
     for _ in 0..2000 {
         if store.is_recovered() {
             return;
@@ -121,12 +122,12 @@ fn lines(from: i64, n: i64, width: usize) -> Vec<(i64, String)> {
 }
 
 /// Ends a store as kill -9 would: nothing is flushed any more.
-fn abandon(store: Store) {
+pub(super) fn abandon(store: Store) {
     // The threads go on, but on files that the copy below no longer shares.
     std::mem::forget(store);
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(super) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -134,7 +135,11 @@ fn copy_dir(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             copy_dir(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            match std::fs::copy(entry.path(), target) {
+                // Obsolete and removed meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }

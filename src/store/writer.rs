@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::deletion::{Deletion, DeletionLog, Deletions};
 use super::error::StoreError;
 use super::head::Through;
 use super::head::logs::{FrozenHead, Head, HeadKey};
@@ -67,6 +68,10 @@ pub struct Open {
     pub cursors: HashMap<Box<[u8]>, Box<[u8]>>,
     /// Number of the next record to enter the heads.
     pub applied: u64,
+    /// Delete requests that readers apply.
+    pub deletions: Deletions,
+    /// Those of them for which heads have still to be sealed (E1 of deletion/mod.rs).
+    pub unfrozen: Vec<Arc<Deletion>>,
 }
 
 impl Open {
@@ -102,6 +107,7 @@ pub struct Shared {
     pub sealed_bytes: AtomicU64,
     /// What is wrong and goes on: shown by `/ready`.
     pub degraded: Mutex<Vec<String>>,
+    pub deletions: DeletionLog,
 }
 
 impl Shared {
@@ -279,6 +285,18 @@ impl Writer {
                     self.freeze_spans();
                 }
             }
+            Internal::FreezeDeleted => {
+                let shared = self.shared.clone();
+                let mut open = shared.open.lock();
+                let applied = open.applied;
+                self.freeze_deleted(&mut open, applied);
+            }
+            Internal::Rotate => match self.journal.rotate_used() {
+                Ok(()) => {}
+                Err(error @ StoreError::Failed(_)) => return Err(error),
+                // The open segment goes on.
+                Err(error) => tracing::warn!("no new segment of the journal: {error}"),
+            },
             Internal::Forget(low_water) => {
                 self.journal.forget(low_water)?;
                 self.shared
@@ -381,8 +399,12 @@ impl Writer {
             self.replay = None;
             self.sealed_through = HashMap::new();
             self.spans_sealed_through = HashMap::new();
-            self.shared.open.lock().applied = self.journal.next_seq();
-            self.shared.recovered.store(true, Ordering::Release);
+            let shared = self.shared.clone();
+            let mut open = shared.open.lock();
+            open.applied = self.journal.next_seq();
+            let applied = open.applied;
+            self.freeze_deleted(&mut open, applied);
+            shared.recovered.store(true, Ordering::Release);
             tracing::info!(
                 next_record = records,
                 "replay has caught up with the journal"
@@ -431,6 +453,7 @@ impl Writer {
         let (mut stored, mut repeated) = (0u64, 0u64);
         let mut full = Vec::new();
         let mut open = shared.open.lock();
+        self.freeze_deleted(&mut open, seq);
         for entries in &batch.streams {
             let mut rest = &entries.entries[..];
             while let Some(first) = rest.first() {
@@ -578,6 +601,28 @@ impl Writer {
                 Err(_) => Internal::SealFailed(StoreError::Failed("sealing panicked".into())),
             });
         });
+    }
+
+    /// Seals the heads with lines that a delete request selects, before a line of record `seq`
+    /// enters them (E1 of deletion/mod.rs).
+    fn freeze_deleted(&mut self, open: &mut Open, seq: u64) {
+        if open.unfrozen.is_empty() {
+            return;
+        }
+        let due: Vec<Arc<Deletion>> = open
+            .unfrozen
+            .extract_if(.., |d| d.request.before <= seq)
+            .collect();
+        for deletion in due {
+            let concerned = open.heads.iter().filter(|(_, head)| {
+                deletion.reaches(head.through.seq, head.min, head.max)
+                    && deletion.matches(&head.stream)
+            });
+            let keys: Vec<HeadKey> = concerned.map(|(key, _)| *key).collect();
+            for key in keys {
+                self.freeze(open, key);
+            }
+        }
     }
 
     fn freeze_span_head(&mut self, open: &mut Open, day: Day) {

@@ -4,8 +4,10 @@
 
 mod appliance;
 mod bad_input;
+mod bad_queries;
 mod config;
 mod crash;
+mod delete;
 mod files;
 mod loki_cases;
 mod queries;

@@ -3,5 +3,7 @@
 //! Pure functions between bytes and model; no I/O, no clock, no configuration beyond
 //! what is passed in.
 
+pub mod deletes;
+pub mod legacy;
 pub mod push;
 pub mod response;

@@ -242,7 +242,7 @@ fn finish(mut out: Vec<u8>, frame: &Frame<'_>) -> Vec<u8> {
     out
 }
 
-fn comma_separated<T>(
+pub(super) fn comma_separated<T>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
@@ -297,7 +297,7 @@ fn sample(out: &mut Vec<u8>, at: Timestamp, value: f64) {
 }
 
 /// Seconds with at most three decimals and no trailing zeros.
-fn seconds(out: &mut Vec<u8>, at: Timestamp) {
+pub(super) fn seconds(out: &mut Vec<u8>, at: Timestamp) {
     let millis = at.div_euclid(1_000_000);
     if millis < 0 {
         out.push(b'-');
@@ -351,7 +351,7 @@ fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 /// Writes bytes as a JSON string.
-fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     if simdutf8::basic::from_utf8(bytes).is_ok() {
@@ -367,7 +367,7 @@ fn json_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-fn json_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn json_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     escape(out, text.as_bytes());
     out.push(b'"');
@@ -418,7 +418,7 @@ fn first_special(text: &[u8]) -> Option<usize> {
 }
 
 impl Stats {
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         let per_second = |n: u64| {
             if self.exec_seconds > 0.0 {
                 (n as f64 / self.exec_seconds) as u64

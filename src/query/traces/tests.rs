@@ -11,6 +11,7 @@ use crate::model::trace::{Process, Span, SpanBatch, SpanId, Tag, TagValue};
 use crate::runtime::clock::Clock;
 use crate::runtime::permits::Budget;
 use crate::runtime::pool::Pool;
+use crate::store::deletion::DeletionOptions;
 use crate::store::{Body, Durability, Options, Payload, RecordKind};
 use crate::telemetry::metrics::Metrics;
 
@@ -27,6 +28,7 @@ fn querier(path: &Path) -> Querier {
         durability: Durability::Sync,
         retention: None,
         min_free_bytes: 0,
+        deletion: DeletionOptions::default(),
         decoder: Arc::new(|_| Err("no protocol here".into())),
         on_failure: Arc::new(|error| panic!("{error}")),
         clock: Clock::fixed(NOW),

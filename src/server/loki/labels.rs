@@ -145,10 +145,7 @@ async fn find_series<S: LogSink, R: LogReader>(
     let texts: Vec<&str> = asked.params.all(&["match[]", "match"]).collect();
     let selectors = match texts[..] {
         [] | ["" | "{}"] => Vec::new(),
-        _ => texts
-            .iter()
-            .map(|t| logql::parse_selector(t))
-            .collect::<Result<_, _>>()?,
+        _ => logql::parse_selectors(&texts)?,
     };
     let mut series = api
         .reader

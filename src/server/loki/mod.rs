@@ -3,11 +3,14 @@
 //! Speaks HTTP and Loki's parameters; what is acceptable says `ingest`, what a query means
 //! says `logql`, how it runs says whoever implements [`LogReader`].
 
+pub mod delete;
 mod detected;
 mod labels;
+mod legacy;
 mod params;
 mod push;
 mod query;
+pub mod rules;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,7 @@ use crate::runtime::pool::Pool;
 use crate::server::error::LokiError;
 use crate::telemetry::build;
 
+pub(super) use params::Params;
 pub use push::replay;
 
 /// Who answers queries. Tenant "" unless tenancy is on.
@@ -152,6 +156,7 @@ pub fn router<S: LogSink, R: LogReader>(api: Arc<Api<S, R>>) -> Router {
             on(asked, detected::labels::<S, R>),
         )
         .route("/loki/api/v1/patterns", on(asked, no_patterns))
+        .route("/api/prom/query", on(asked, legacy::query::<S, R>))
         .route("/api/prom/label", on(asked, labels::legacy_names::<S, R>))
         .route(
             "/api/prom/label/{name}/values",

@@ -37,7 +37,7 @@ impl Params {
     }
 
     /// The first value of this name; an empty one counts as none.
-    fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(n, _)| n == name)?;
         (!value.is_empty()).then_some(value)
     }
@@ -242,7 +242,7 @@ fn time(name: &str, text: &str) -> Result<Timestamp, LokiError> {
         .ok_or_else(|| unparsable(name, text, "use Unix seconds, Unix nanoseconds or RFC 3339"))
 }
 
-fn parse_time(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
     if text.contains('.')
         && let Ok(seconds) = text.parse::<f64>()
     {
@@ -294,7 +294,7 @@ const UNITS: [(&str, i64); 7] = [
 ];
 
 /// `1h30m`: whole numbers, each unit at most once and in this order. `0` needs no unit.
-fn prometheus_duration(text: &str) -> Option<i64> {
+pub(super) fn prometheus_duration(text: &str) -> Option<i64> {
     if text == "0" {
         return Some(0);
     }

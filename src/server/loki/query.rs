@@ -152,13 +152,13 @@ async fn query<S: LogSink, R: LogReader>(
 }
 
 /// A query that can be run: it parses and its stages can be built.
-fn parse(text: &str) -> Result<Expr, LokiError> {
+pub(super) fn parse(text: &str) -> Result<Expr, LokiError> {
     let expr = logql::parse(text)?;
     logql::check::pipeline(&expr)?;
     Ok(expr)
 }
 
-async fn render<S, R>(
+pub(super) async fn render<S, R>(
     api: &Api<S, R>,
     items: usize,
     body: impl FnOnce() -> Vec<u8> + Send + 'static,
@@ -189,7 +189,7 @@ fn streams(answer: &LogAnswer, categorize: bool, flags: &[String]) -> Vec<u8> {
     )
 }
 
-fn frame<'a>(stats: &QueryStats, warnings: &'a [String]) -> Frame<'a> {
+pub(super) fn frame<'a>(stats: &QueryStats, warnings: &'a [String]) -> Frame<'a> {
     let stats = Stats {
         exec_seconds: stats.elapsed.as_secs_f64(),
         queue_seconds: stats.queued.as_secs_f64(),
@@ -230,7 +230,7 @@ fn aligned(bounds: Bounds, step: i64) -> Grid {
     }
 }
 
-fn check_limit(limit: usize, options: &Options) -> Result<(), LokiError> {
+pub(super) fn check_limit(limit: usize, options: &Options) -> Result<(), LokiError> {
     let max = options.max_entries_limit;
     if max > 0 && limit > max {
         return Err(LokiError::invalid(format!(

@@ -27,6 +27,9 @@ pub struct ChunkMeta {
     /// Properties found by the analysis (index/analyze.rs).
     pub flags: u8,
     pub minutes: Minutes,
+    /// Last journal record that it has lines of; 0 when that is not known, of chunks older
+    /// than delete requests. Not part of the encoding: the partition keeps it beside.
+    pub seq: u64,
 }
 
 /// Lines and bytes of each whole minute of Unix time, so that counts read no lines.
@@ -113,7 +116,24 @@ impl ChunkMeta {
                 flags
             },
             minutes: Minutes::of(block),
+            seq: 0,
         }
+    }
+
+    /// What is left of a chunk of which every line was deleted: its number.
+    pub fn emptied(&self) -> Self {
+        Self {
+            max: self.min,
+            lines: 0,
+            line_bytes: 0,
+            stored_bytes: 0,
+            minutes: Minutes::default(),
+            ..self.clone()
+        }
+    }
+
+    pub fn is_emptied(&self) -> bool {
+        self.lines == 0
     }
 
     /// Whether any line has structured metadata.
@@ -179,6 +199,7 @@ impl ChunkMeta {
             stored_bytes,
             flags,
             minutes,
+            seq: 0,
         })
     }
 }
@@ -205,6 +226,8 @@ mod tests {
         assert_eq!(minutes, [(-1, 2, 3), (0, 2, 3), (59, 1, 1)]);
         assert_eq!(ChunkMeta::decode(9, &meta.encode()), Ok(meta.clone()));
         assert_eq!((meta.lines, meta.line_bytes), (5, 7));
+        let emptied = ChunkMeta::decode(9, &meta.emptied().encode());
+        assert!(emptied.is_ok_and(|m| m.is_emptied() && m.number == 9));
         for len in 0..meta.encode().len() {
             // Cut anywhere it is an error, never a panic, never a different meta.
             assert_ne!(

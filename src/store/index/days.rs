@@ -21,6 +21,8 @@ use crate::store::error::StoreError;
 
 /// Heap of a writer, bytes: the least that tantivy takes. Documents are a few KiB each.
 pub const WRITER_HEAP: usize = 15_000_000;
+/// tantivy's own list of what belongs to an index.
+const META_FILE: &str = "meta.json";
 /// Segments of a day are merged into one when there are so many.
 const MERGE_AT: usize = 8;
 
@@ -123,7 +125,7 @@ impl DayIndex {
     /// What is committed, for searching; `None` when there is no index yet.
     pub fn view(&self) -> Result<Option<Arc<IndexView>>, StoreError> {
         let mut open = self.open.lock();
-        if open.is_none() && !self.dir.join("meta.json").exists() {
+        if open.is_none() && !self.dir.join(META_FILE).exists() {
             return Ok(None);
         }
         let opened = self.opened(&mut open)?;
@@ -181,6 +183,16 @@ impl DayIndex {
     pub fn reset(&self) -> Result<(), StoreError> {
         let mut open = self.open.lock();
         *open = None;
+        // First what makes it an index: a kill in the midst leaves none, not a broken one.
+        match std::fs::remove_file(self.dir.join(META_FILE)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io(&self.dir, "remove", e))
+            }
+            _ => self.remove(),
+        }
+    }
+
+    fn remove(&self) -> Result<(), StoreError> {
         match std::fs::remove_dir_all(&self.dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::io(&self.dir, "remove", e))
@@ -192,6 +204,10 @@ impl DayIndex {
     fn opened<'a>(&self, slot: &'a mut Option<Opened>) -> Result<&'a mut Opened, StoreError> {
         if slot.is_none() {
             let failed = |e: tantivy::TantivyError| index_error(&self.dir, &e);
+            if !self.dir.join(META_FILE).exists() {
+                // What a kill left of a removal.
+                self.remove()?;
+            }
             std::fs::create_dir_all(&self.dir)
                 .map_err(|e| StoreError::io(&self.dir, "create", e))?;
             let (schema, fields) = schema();

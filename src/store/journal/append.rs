@@ -196,6 +196,14 @@ impl Journal {
         Ok(())
     }
 
+    /// Closes the open segment if it holds a record.
+    pub fn rotate_used(&mut self) -> Result<(), StoreError> {
+        if self.open_segment().bytes > SEGMENT_HEADER as u64 {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
     /// Closes the open segment, synced, and opens the next.
     pub fn rotate(&mut self) -> Result<(), StoreError> {
         let path = self.open_segment().path.clone();
