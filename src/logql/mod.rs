@@ -14,6 +14,7 @@ pub mod parser;
 pub mod pipeline;
 pub mod plan;
 pub mod print;
+mod probe;
 pub mod re2;
 pub mod stage;
 mod template;
@@ -26,3 +27,4 @@ pub use parser::{parse, parse_push_labels, parse_selector, parse_selector_or_all
 pub use pipeline::{CompileError, Outcome, Pipeline, Runner};
 pub use plan::{Leaf, leaves};
 pub use print::format;
+pub use probe::Probe;

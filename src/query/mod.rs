@@ -9,9 +9,11 @@ pub mod answer;
 mod labels;
 pub mod limits;
 mod logs;
+mod partials;
 mod prune;
 mod samples;
 mod scan;
+mod sharing;
 mod traces;
 
 pub use answer::{
@@ -28,6 +30,8 @@ use crate::runtime::pool::{Lane, Pool};
 use crate::store::Store;
 use crate::telemetry::metrics::{Counter, Family, Histogram, Metrics};
 use limits::Admission;
+use partials::Partials;
+use sharing::Sharing;
 
 /// Answers queries over one store. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +41,9 @@ pub struct Querier {
     limits: QueryLimits,
     admission: Admission,
     metrics: QueryMetrics,
+    partials: Partials,
+    shared_logs: Sharing<LogAnswer>,
+    shared_metrics: Sharing<MetricAnswer>,
 }
 
 type Kind = [(&'static str, &'static str); 1];
@@ -104,29 +111,36 @@ impl Querier {
         metrics: &Metrics,
     ) -> Self {
         let admission = Admission::new(&limits, budget.account("queries"));
+        let shared = metrics.counter(
+            "queries_shared",
+            "Queries answered by one that was running already",
+        );
         Self {
             store,
             pool,
-            limits,
             admission,
             metrics: QueryMetrics::new(metrics),
+            partials: Partials::new(limits.kept_parts, budget, metrics),
+            shared_logs: Sharing::new(shared.clone()),
+            shared_metrics: Sharing::new(shared),
+            limits,
         }
+    }
+
+    /// For whoever removes lines from sealed chunks: nothing that was found in them before is
+    /// used again. Call it when new snapshots no longer show the lines.
+    pub fn forget_results(&self) {
+        self.partials.forget_all();
     }
 
     /// Lines.
     pub async fn logs(&self, tenant: &str, query: LogQuery) -> Result<LogAnswer, QueryError> {
-        let run = async {
-            let running = self.admission.enter().await?;
-            logs::run(
-                &self.store,
-                &self.pool,
-                &self.limits,
-                &running,
-                tenant,
-                query,
-            )
-            .await
-        };
+        let name = format!("{tenant}\n{query:?}");
+        let (me, tenant) = (self.clone(), tenant.to_owned());
+        let run = self.shared_logs.run(name, || async move {
+            let running = me.admission.enter().await?;
+            logs::run(&me.store, &me.pool, &me.limits, &running, &tenant, query).await
+        });
         self.metrics
             .count("logs", run.await, |answer| Some(answer.stats))
     }
@@ -137,18 +151,21 @@ impl Querier {
         tenant: &str,
         query: MetricQuery,
     ) -> Result<MetricAnswer, QueryError> {
-        let run = async {
-            let running = self.admission.enter().await?;
+        let name = format!("{tenant}\n{query:?}");
+        let (me, tenant) = (self.clone(), tenant.to_owned());
+        let run = self.shared_metrics.run(name, || async move {
+            let running = me.admission.enter().await?;
             samples::run(
-                &self.store,
-                &self.pool,
-                &self.limits,
+                &me.store,
+                &me.pool,
+                &me.limits,
+                &me.partials,
                 &running,
-                tenant,
+                &tenant,
                 query,
             )
             .await
-        };
+        });
         self.metrics
             .count("metric", run.await, |answer| Some(answer.stats))
     }

@@ -171,6 +171,24 @@ impl Kv {
         self.db.write_opt(writes, &options).map_err(StoreError::kv)
     }
 
+    /// Like [`Self::get`], for values that carry a checksum of their own: RocksDB need not check
+    /// the same bytes again.
+    pub fn get_checked<T>(
+        &self,
+        family: &str,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        let handle = self.family(family)?;
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(false);
+        let value = self
+            .db
+            .get_pinned_cf_opt(&handle, key, &options)
+            .map_err(StoreError::kv)?;
+        Ok(value.map(|value| read(&value)))
+    }
+
     /// Hands the value to `read` without copying it.
     pub fn get<T>(
         &self,
@@ -192,13 +210,24 @@ impl Kv {
         &self,
         family: &str,
         prefix: &[u8],
+        visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.scan_from(family, prefix, prefix, visit)
+    }
+
+    /// The same from the key `from` on.
+    pub fn scan_from(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        from: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
         let handle = self.family(family)?;
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut rows = self.db.raw_iterator_cf_opt(&handle, options);
-        rows.seek(prefix);
+        rows.seek(from);
         while let Some((key, value)) = rows.item() {
             if !key.starts_with(prefix) || !visit(key, value) {
                 return Ok(());

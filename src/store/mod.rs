@@ -51,6 +51,7 @@ pub use streams::Stream;
 
 use crate::model::{Matcher, StreamId, TimeRange};
 use crate::runtime::permits::Permit;
+use crate::runtime::pool::Pool;
 use inbox::{Append, Internal};
 use keeper::Keeper;
 use layout::Signal;
@@ -85,6 +86,11 @@ impl Store {
     /// is replayed behind (see [`Store::is_recovered`]).
     pub fn open(options: Options) -> Result<Self, StoreError> {
         recovery::open(options)
+    }
+
+    /// Where its CPU work runs.
+    pub fn pool(&self) -> &Pool {
+        &self.0.shared.options.pool
     }
 
     /// Queues something to keep. Never waits: an error means that there is no room now.

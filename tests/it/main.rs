@@ -7,6 +7,7 @@ mod bad_input;
 mod config;
 mod crash;
 mod files;
+mod kept_results;
 mod loki_cases;
 mod queries;
 mod senders;
