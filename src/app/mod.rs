@@ -28,7 +28,7 @@ use crate::server::http::{BodyMemory, HttpMetrics, bounded, layers};
 use crate::server::jaeger::{agent, collector, query_http, sampling};
 use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
-use crate::server::{self, Listeners, loki, notify, otlp};
+use crate::server::{self, Listeners, loki, notify, otlp, zipkin};
 use crate::source::files::{FilesMetrics, FollowOptions, Follower};
 use crate::store::{self, Durability, Store};
 use crate::telemetry::log;
@@ -193,7 +193,7 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let strategies = Arc::new(strategies.map_err(anyhow::Error::msg)?);
     let collector = collector::CollectorOptions::default();
     let otlp_options = otlp::OtlpOptions::default();
-    let routers: [(&'static str, Router); 7] = [
+    let routers: [(&'static str, Router); 8] = [
         ("loki.listen", loki::router(api).merge(admin::router(admin))),
         (
             "jaeger.agent.sampling",
@@ -214,6 +214,14 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
         (
             "otlp.grpc",
             otlp::service(sink.clone(), spans.clone(), &otlp_options),
+        ),
+        (
+            "zipkin.listen",
+            zipkin::router(
+                sink.clone(),
+                spans.clone(),
+                &zipkin::ZipkinOptions::default(),
+            ),
         ),
         (
             "jaeger.query.http",
@@ -245,6 +253,7 @@ async fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     for (key, encoding) in [
         ("jaeger.agent.compact", agent::Encoding::Compact),
         ("jaeger.agent.binary", agent::Encoding::Binary),
+        ("jaeger.agent.zipkin", agent::Encoding::Zipkin),
     ] {
         if let Some(socket) = listeners.take_udp(key) {
             let (sink, spans, shutdown) = (sink.clone(), spans.clone(), shutdown.clone());
@@ -327,10 +336,12 @@ fn bind(config: &Config) -> anyhow::Result<Listeners> {
         ("jaeger.query.http", jaeger.query_http),
         ("otlp.http", config.otlp.http),
         ("otlp.grpc", config.otlp.grpc),
+        ("zipkin.listen", config.zipkin),
     ];
     let udp = [
         ("jaeger.agent.compact", jaeger.agent_compact),
         ("jaeger.agent.binary", jaeger.agent_binary),
+        ("jaeger.agent.zipkin", jaeger.agent_zipkin),
     ];
     Ok(Listeners::bind(&tcp, &udp, server::Options::default())?)
 }

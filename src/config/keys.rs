@@ -128,7 +128,7 @@ pub const KEYS: &[Key] = &[
     key("loki.limits.query_timeout", K::Duration, D::Text("1m")),
     key("jaeger.agent.compact", K::Listen, D::Text("0.0.0.0:6831")),
     key("jaeger.agent.binary", K::Listen, D::Text("0.0.0.0:6832")),
-    key("jaeger.agent.zipkin", K::NotYet, D::Text("")),
+    key("jaeger.agent.zipkin", K::Listen, D::Text("0.0.0.0:5775")),
     key("jaeger.agent.sampling", K::Listen, D::Text("0.0.0.0:5778")),
     key("jaeger.collector.grpc", K::Listen, D::Text("0.0.0.0:14250")),
     key("jaeger.collector.http", K::Listen, D::Text("0.0.0.0:14268")),
@@ -138,7 +138,7 @@ pub const KEYS: &[Key] = &[
     key("jaeger.query.ui_dir", K::NotYet, D::Text("")),
     key("otlp.grpc", K::Listen, D::Text("0.0.0.0:4317")),
     key("otlp.http", K::Listen, D::Text("0.0.0.0:4318")),
-    key("zipkin.listen", K::NotYet, D::Text("")),
+    key("zipkin.listen", K::Listen, D::Text("0.0.0.0:9411")),
 ];
 
 /// Keys of a `[[files]]` table.

@@ -32,6 +32,8 @@ pub struct Config {
     pub loki: Loki,
     pub jaeger: Jaeger,
     pub otlp: Otlp,
+    /// Zipkin's collector over HTTP.
+    pub zipkin: Option<SocketAddr>,
     pub files: Vec<FilesOptions>,
 }
 
@@ -105,6 +107,7 @@ pub struct LokiLimits {
 pub struct Jaeger {
     pub agent_compact: Option<SocketAddr>,
     pub agent_binary: Option<SocketAddr>,
+    pub agent_zipkin: Option<SocketAddr>,
     pub agent_sampling: Option<SocketAddr>,
     pub collector_grpc: Option<SocketAddr>,
     pub collector_http: Option<SocketAddr>,
@@ -324,7 +327,7 @@ impl Config {
             listen: zipkin_listen,
         } = zipkin;
         // Checked to be "" by their kind; what they will mean comes with a later version.
-        let _ = (agent_zipkin, admin, query_grpc, ui_dir, zipkin_listen);
+        let _ = (admin, query_grpc, ui_dir);
         let file::Otlp {
             grpc: otlp_grpc,
             http: otlp_http,
@@ -337,6 +340,7 @@ impl Config {
             jaeger: Jaeger {
                 agent_compact: address("jaeger.agent.compact", &compact)?,
                 agent_binary: address("jaeger.agent.binary", &binary)?,
+                agent_zipkin: address("jaeger.agent.zipkin", &agent_zipkin)?,
                 agent_sampling: address("jaeger.agent.sampling", &sampling)?,
                 collector_grpc: address("jaeger.collector.grpc", &collector_grpc)?,
                 collector_http: address("jaeger.collector.http", &collector_http)?,
@@ -346,6 +350,7 @@ impl Config {
                 grpc: address("otlp.grpc", &otlp_grpc)?,
                 http: address("otlp.http", &otlp_http)?,
             },
+            zipkin: address("zipkin.listen", &zipkin_listen)?,
             files: files.into_iter().map(resolve_files).collect(),
         };
         config.check_addresses()?;
@@ -357,6 +362,7 @@ impl Config {
         let Jaeger {
             agent_compact,
             agent_binary,
+            agent_zipkin,
             agent_sampling,
             collector_grpc,
             collector_http,
@@ -371,10 +377,12 @@ impl Config {
             ("jaeger.query.http", query_http),
             ("otlp.grpc", grpc),
             ("otlp.http", http),
+            ("zipkin.listen", &self.zipkin),
         ];
         let udp = [
             ("jaeger.agent.compact", agent_compact),
             ("jaeger.agent.binary", agent_binary),
+            ("jaeger.agent.zipkin", agent_zipkin),
         ];
         for group in [tcp.as_slice(), udp.as_slice()] {
             for (i, (key, address)) in group.iter().enumerate() {

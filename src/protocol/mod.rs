@@ -7,6 +7,7 @@ pub mod protobuf;
 pub mod sanitize;
 pub mod spans;
 pub mod wire;
+pub mod zipkin;
 
 pub use spans::{SpanFormat, decode_spans};
 

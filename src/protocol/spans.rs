@@ -7,15 +7,15 @@
 
 use crate::model::trace::SpanBatch;
 
-use super::{DecodeError, jaeger, otlp};
+use super::{DecodeError, jaeger, otlp, zipkin};
 
 /// How a body of spans is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SpanFormat {
-    /// A Thrift compact message `emitBatch`: UDP 6831.
+    /// A Thrift compact message `emitBatch` or `emitZipkinBatch`: UDP 6831, 5775.
     ThriftCompactMessage = 10,
-    /// A Thrift binary message `emitBatch`: UDP 6832.
+    /// A Thrift binary message `emitBatch` or `emitZipkinBatch`: UDP 6832.
     ThriftBinaryMessage = 11,
     /// A bare Thrift binary `Batch`: HTTP 14268.
     ThriftBinaryBatch = 12,
@@ -25,17 +25,29 @@ pub enum SpanFormat {
     OtlpProto = 14,
     /// The same as JSON: HTTP 4318.
     OtlpJson = 15,
+    /// Zipkin's version 1 as JSON: HTTP 9411.
+    ZipkinJsonV1 = 16,
+    /// A Thrift binary list of Zipkin's version 1: HTTP 9411.
+    ZipkinThrift = 17,
+    /// Zipkin's version 2 as JSON: HTTP 9411.
+    ZipkinJsonV2 = 18,
+    /// `zipkin.proto3.ListOfSpans`: HTTP 9411.
+    ZipkinProto = 19,
 }
 
 impl SpanFormat {
     /// All formats, in order of their codes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::ThriftCompactMessage,
         Self::ThriftBinaryMessage,
         Self::ThriftBinaryBatch,
         Self::JaegerProtoRequest,
         Self::OtlpProto,
         Self::OtlpJson,
+        Self::ZipkinJsonV1,
+        Self::ZipkinThrift,
+        Self::ZipkinJsonV2,
+        Self::ZipkinProto,
     ];
 
     /// The format with this code, or `None` when no version of ours wrote it.
@@ -52,6 +64,9 @@ impl SpanFormat {
             }
             Self::ThriftBinaryBatch => "jaeger",
             Self::OtlpProto | Self::OtlpJson => "otlp",
+            Self::ZipkinJsonV1 | Self::ZipkinThrift | Self::ZipkinJsonV2 | Self::ZipkinProto => {
+                "zipkin"
+            }
         }
     }
 }
@@ -65,6 +80,10 @@ pub fn decode_spans(format: SpanFormat, body: &[u8]) -> Result<SpanBatch, Decode
         SpanFormat::JaegerProtoRequest => jaeger::proto::decode_post_spans(body),
         SpanFormat::OtlpProto => otlp::decode_proto(body).map(|export| export.batch),
         SpanFormat::OtlpJson => otlp::decode_json(body).map(|export| export.batch),
+        SpanFormat::ZipkinJsonV1 => zipkin::decode_json_v1(body),
+        SpanFormat::ZipkinThrift => zipkin::decode_thrift_list(body),
+        SpanFormat::ZipkinJsonV2 => zipkin::decode_json_v2(body),
+        SpanFormat::ZipkinProto => zipkin::decode_proto(body),
     }
 }
 
@@ -73,12 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_10_to_15_and_round_trip() {
+    fn codes_are_10_to_19_and_round_trip() {
         for (format, code) in SpanFormat::ALL.into_iter().zip(10u8..) {
             assert_eq!(format as u8, code);
             assert_eq!(SpanFormat::from_u8(code), Some(format));
         }
         assert_eq!(SpanFormat::from_u8(9), None);
-        assert_eq!(SpanFormat::from_u8(16), None);
+        assert_eq!(SpanFormat::from_u8(20), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::histogram::exponential_buckets;
 use tower_http::CompressionLevel;
@@ -17,6 +17,7 @@ use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove}
 
 use crate::runtime::permits::Account;
 use crate::runtime::pool::panic_text;
+use crate::server::unread;
 use crate::telemetry::metrics::{Counter, Family, Gauge, Histogram, Metrics};
 
 /// Smaller answers fit a packet as they are.
@@ -77,6 +78,7 @@ pub fn layers(
         .layer(DefaultBodyLimit::max(max_body))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(compression)
+        .layer(from_fn(unread::read_over))
         .layer(from_fn_with_state(state, measure))
 }
 

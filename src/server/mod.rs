@@ -15,6 +15,8 @@ pub mod notify;
 pub mod otlp;
 pub mod signals;
 pub mod spans;
+mod unread;
+pub mod zipkin;
 
 use std::io;
 use std::net::SocketAddr;

@@ -51,10 +51,12 @@ pub trait TraceReader: Send + Sync + 'static {
 pub enum Transport {
     UdpCompact,
     UdpBinary,
+    UdpZipkin,
     JaegerHttp,
     JaegerGrpc,
     OtlpHttp,
     OtlpGrpc,
+    ZipkinHttp,
 }
 
 impl Transport {
@@ -62,10 +64,12 @@ impl Transport {
         match self {
             Self::UdpCompact => "udp_compact",
             Self::UdpBinary => "udp_binary",
+            Self::UdpZipkin => "udp_zipkin",
             Self::JaegerHttp => "jaeger_http",
             Self::JaegerGrpc => "jaeger_grpc",
             Self::OtlpHttp => "otlp_http",
             Self::OtlpGrpc => "otlp_grpc",
+            Self::ZipkinHttp => "zipkin_http",
         }
     }
 }

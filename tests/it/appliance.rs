@@ -20,16 +20,18 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listeners that a test may want, by their key.
-const LISTENERS: [&str; 9] = [
+const LISTENERS: [&str; 11] = [
     "loki.listen",
     "jaeger.agent.compact",
     "jaeger.agent.binary",
+    "jaeger.agent.zipkin",
     "jaeger.agent.sampling",
     "jaeger.collector.http",
     "jaeger.collector.grpc",
     "jaeger.query.http",
     "otlp.http",
     "otlp.grpc",
+    "zipkin.listen",
 ];
 
 /// Where each listener is, while the program runs. Threads that push share it.

@@ -18,7 +18,6 @@ struct Captured {
     about: Value,
 }
 
-/// Those of Zipkin wait for their door.
 const THRIFT: [&str; 6] = [
     "go-http",
     "go-traefik64",
@@ -28,6 +27,12 @@ const THRIFT: [&str; 6] = [
     "py-udp",
 ];
 const OTLP: [&str; 2] = ["pyotlp-plain", "nodeotel-otlp-json"];
+const ZIPKIN: [&str; 4] = [
+    "nodeotel-zipkin",
+    "pyzipkin-v1-json",
+    "pyzipkin-v2-json",
+    "zipkin-v1-thrift",
+];
 
 fn captured(name: &'static str) -> Captured {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jaeger/captured");
@@ -49,6 +54,7 @@ fn send(appliance: &Appliance, captured: &Captured) {
         6832 => "jaeger.agent.binary",
         14268 => "jaeger.collector.http",
         4318 => "otlp.http",
+        9411 => "zipkin.listen",
         port => panic!("no door on {port}"),
     };
     if to["transport"] == "udp" {
@@ -348,11 +354,193 @@ fn check_otlp(appliance: &Appliance, captured: &Captured) {
     }
 }
 
+/// A peer as Jaeger's tags say it: addresses are stored as numbers and answered as text.
+fn peer_tags(endpoint: &Value) -> Vec<String> {
+    let mut tags = Vec::new();
+    if let Some(name) = endpoint["serviceName"].as_str() {
+        tags.push(format!("peer.service string {name:?}"));
+    }
+    if let Some(ip) = endpoint["ipv4"].as_str() {
+        tags.push(format!("peer.ipv4 string {ip:?}"));
+    }
+    if let Some(port) = endpoint["port"].as_u64() {
+        tags.push(format!("peer.port int64 \"{port}\""));
+    }
+    tags
+}
+
+/// A text that Zipkin's senders said of a span: an error that is not `true` or `false` is
+/// a message.
+fn zipkin_tag(key: &str, text: &str) -> Vec<String> {
+    match (key, text) {
+        ("error", "true" | "false") => vec![format!("error bool {text:?}")],
+        ("error", _) => vec![
+            "error bool \"true\"".to_owned(),
+            format!("error.message string {text:?}"),
+        ],
+        _ => vec![format!("{key} string {text:?}")],
+    }
+}
+
+/// What version 1 or 2 says of a span as JSON, in the words of [`describe`].
+fn zipkin_wanted(span: &Value) -> BTreeMap<&'static str, String> {
+    let empty = Vec::new();
+    let list = |key: &str| span[key].as_array().unwrap_or(&empty).clone();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let (mut tags, mut logs, mut service, mut ip) = (Vec::new(), Vec::new(), None, None);
+    let mut kind = span["kind"].as_str().map(str::to_lowercase);
+    let mut host = |endpoint: &Value| {
+        if let Some(name) = endpoint["serviceName"]
+            .as_str()
+            .filter(|_| service.is_none())
+        {
+            service = Some(name.to_owned());
+            ip = endpoint["ipv4"].as_str().map(str::to_owned);
+        }
+    };
+    host(&span["localEndpoint"]);
+    for annotation in list("annotations") {
+        host(&annotation["endpoint"]);
+        match annotation["value"].as_str().expect("text") {
+            "cs" | "cr" => kind = Some("client".into()),
+            "sr" | "ss" => kind = Some("server".into()),
+            event => logs.push(format!(
+                "{} {:?}",
+                annotation["timestamp"],
+                [format!("event string {event:?}")]
+            )),
+        }
+    }
+    for binary in list("binaryAnnotations") {
+        if binary["key"] == "sa" {
+            tags.extend(peer_tags(&binary["endpoint"]));
+        } else {
+            tags.extend(zipkin_tag(&text(&binary["key"]), &text(&binary["value"])));
+        }
+    }
+    tags.extend(peer_tags(&span["remoteEndpoint"]));
+    for (key, value) in span["tags"].as_object().into_iter().flatten() {
+        tags.extend(zipkin_tag(key, &text(value)));
+    }
+    tags.extend(kind.map(|kind| format!("span.kind string {kind:?}")));
+    tags.sort();
+    let process = ip.map(|ip| format!("ip string {ip:?}"));
+    let parent = span["parentId"].as_str();
+    let trace = text(&span["traceId"]);
+    let references: Vec<String> = parent
+        .map(|parent| format!("CHILD_OF {trace} {parent}"))
+        .into_iter()
+        .collect();
+    let service = service.unwrap_or_else(|| "unknown-service-name".into());
+    BTreeMap::from([
+        ("operation", span["name"].to_string()),
+        ("start", span["timestamp"].to_string()),
+        ("duration", span["duration"].to_string()),
+        ("tags", format!("{tags:#?}")),
+        ("logs", format!("{logs:#?}")),
+        ("references", format!("{references:?}")),
+        ("service", format!("{service:?}")),
+        (
+            "process",
+            format!("{:#?}", process.into_iter().collect::<Vec<_>>()),
+        ),
+    ])
+}
+
+fn check_zipkin(appliance: &Appliance, captured: &Captured) {
+    let Some(spans) = captured.about["decoded"].as_array() else {
+        check_zipkin_conversion(appliance, captured);
+        return;
+    };
+    for wanted in spans {
+        let trace = wanted["traceId"].as_str().expect("an id");
+        let answer = fetch(appliance, trace, spans.len());
+        let data = &answer["data"][0];
+        let found = data["spans"].as_array().expect("spans");
+        assert_eq!(found.len(), spans.len(), "{} {trace}", captured.name);
+        let found = found.iter().find(|s| s["spanID"] == wanted["id"]);
+        let found = found.unwrap_or_else(|| panic!("{}: no {wanted}", captured.name));
+        let process = &data["processes"][found["processID"].as_str().expect("an id")];
+        let described = describe(found, process, references(found));
+        for (part, wanted) in zipkin_wanted(wanted) {
+            assert_eq!(described[part], wanted, "{} {found}: {part}", captured.name);
+        }
+    }
+}
+
+/// An address that is a number, as text.
+fn dotted(number: &Value) -> String {
+    let number = number.as_u64().and_then(|n| u32::try_from(n).ok());
+    std::net::Ipv4Addr::from(number.expect("an address")).to_string()
+}
+
+/// The payload of which it is known what Jaeger's own rules make of it.
+fn check_zipkin_conversion(appliance: &Appliance, captured: &Captured) {
+    let mut found = Vec::new();
+    for wanted in captured.about["expectAfterConversion"]
+        .as_array()
+        .expect("operations")
+    {
+        let operation = wanted["operationName"].as_str().expect("a name");
+        let path = format!(
+            "/api/traces?service=zk-front&start=0&end=1795365600000000&operation={}",
+            operation.replace(' ', "%20")
+        );
+        let answer = appliance.wait(operation, || {
+            let answer = appliance.get("jaeger.query.http", &path).json();
+            (answer["data"][0]["spans"].is_array()).then_some(answer)
+        });
+        let data = &answer["data"][0];
+        let spans: Vec<&Value> = data["spans"]
+            .as_array()
+            .expect("spans")
+            .iter()
+            .filter(|s| s["operationName"] == operation)
+            .collect();
+        let alone = vec![wanted.clone()];
+        let parts = wanted["spans"].as_array().unwrap_or(&alone);
+        assert_eq!(spans.len(), parts.len(), "{operation}: {spans:#?}");
+        for part in parts {
+            let kind = part["span.kind"].as_str();
+            let span = spans.iter().find(|s| {
+                let kind = kind.map(|kind| format!("span.kind string {kind:?}"));
+                kind.is_none_or(|kind| tags(&s["tags"]).contains(&kind))
+            });
+            let span = span.unwrap_or_else(|| panic!("{operation}: no {kind:?} in {spans:#?}"));
+            assert_eq!(span["duration"], part["duration"], "{operation}");
+            if !part["startTime"].is_null() {
+                assert_eq!(span["startTime"], part["startTime"], "{operation}");
+            }
+            let has = tags(&span["tags"]);
+            for (key, value) in part["tags"].as_object().into_iter().flatten() {
+                let tag = match value {
+                    Value::String(text) => format!("{key} string {text:?}"),
+                    Value::Bool(bool) => format!("{key} bool \"{bool}\""),
+                    address if key == "peer.ipv4" => format!("{key} string {:?}", dotted(address)),
+                    number => format!("{key} int64 \"{number}\""),
+                };
+                assert!(
+                    has.contains(&tag),
+                    "{operation}: {tag} is not among {has:#?}"
+                );
+            }
+            let process = &data["processes"][span["processID"].as_str().expect("an id")];
+            let wanted = &captured.about["process"];
+            assert_eq!(process["serviceName"], wanted["serviceName"]);
+            let ip = format!("ip string {:?}", dotted(&wanted["tags"]["ip"]));
+            assert_eq!(tags(&process["tags"]), [ip]);
+            found.push(operation);
+        }
+    }
+    assert_eq!(found, ["both sides", "both sides", "neg"]);
+}
+
 #[test]
 fn what_real_senders_sent_arrives_with_all_that_was_in_it() {
     let mut appliance = Setup::default().start();
     let (thrift, otlp) = (THRIFT.map(captured), OTLP.map(captured));
-    for captured in thrift.iter().chain(&otlp) {
+    let zipkin = ZIPKIN.map(captured);
+    for captured in thrift.iter().chain(&otlp).chain(&zipkin) {
         send(&appliance, captured);
     }
     // From open heads, from blocks, and from blocks after a crash.
@@ -362,6 +550,9 @@ fn what_real_senders_sent_arrives_with_all_that_was_in_it() {
         }
         for captured in &otlp {
             check_otlp(&appliance, captured);
+        }
+        for captured in &zipkin {
+            check_zipkin(&appliance, captured);
         }
         match round {
             0 => appliance.flush(),
@@ -385,8 +576,11 @@ fn what_real_senders_sent_arrives_with_all_that_was_in_it() {
         "otel-node",
         "py-otlp",
         "py-svc",
+        "pyz-front",
         "svc-types",
         "traefik",
+        "unknown-service-name",
+        "zk-front",
     ] {
         assert!(
             services.contains(&service),

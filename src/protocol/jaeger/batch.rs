@@ -11,13 +11,10 @@ use crate::model::trace::{
     Process, RefType, Span, SpanBatch, SpanId, SpanLog, SpanRef, Tag, TraceId,
 };
 use crate::protocol::sanitize::{self, FORMAT_TAG, RawValue};
+use crate::protocol::zipkin;
 use crate::protocol::{DecodeError, SpanFormat};
 
-use super::thrift::{Binary, Compact, Input, Kind};
-
-/// Elements for which room is made at once; more make their room as they are read, so a
-/// size that lies costs nothing.
-const ROOM_AT_ONCE: usize = 64;
+use super::thrift::{Binary, Compact, Input, Kind, fields, required, structs};
 
 /// A batch as its sender meant it, with what only Thrift senders say of themselves.
 #[derive(Clone, Debug, Default)]
@@ -37,12 +34,12 @@ pub struct ClientStats {
     pub failed_to_emit: i64,
 }
 
-/// Decodes a compact message `emitBatch`.
+/// Decodes a compact message.
 pub fn decode_compact_message(body: &[u8]) -> Result<SpanBatch, DecodeError> {
     Ok(read_message(&mut Compact::new(body), SpanFormat::ThriftCompactMessage)?.spans)
 }
 
-/// Decodes a binary message `emitBatch`.
+/// Decodes a binary message.
 pub fn decode_binary_message(body: &[u8]) -> Result<SpanBatch, DecodeError> {
     Ok(read_message(&mut Binary::new(body), SpanFormat::ThriftBinaryMessage)?.spans)
 }
@@ -52,28 +49,43 @@ pub fn decode_binary_batch(body: &[u8]) -> Result<SpanBatch, DecodeError> {
     Ok(read_batch(&mut Binary::new(body), SpanFormat::ThriftBinaryBatch)?.spans)
 }
 
-/// Reads a message `emitBatch`; bytes after it are ignored.
+/// Reads a message `emitBatch`, or `emitZipkinBatch`, which any port of an agent takes;
+/// bytes after it are ignored. What a client of Zipkin's says of itself stands in its spans.
 pub fn read_message<'a>(
     input: &mut impl Input<'a>,
     format: SpanFormat,
 ) -> Result<ThriftBatch, DecodeError> {
     let method = input.message()?;
-    if method != b"emitBatch" {
-        let method = String::from_utf8_lossy(method.get(..64).unwrap_or(method));
-        return Err(DecodeError::new(
-            "unknown_method",
-            format!("method `{method}` is not emitBatch"),
-        ));
-    }
+    let zipkin = match method {
+        b"emitBatch" => false,
+        b"emitZipkinBatch" => true,
+        _ => {
+            let method = String::from_utf8_lossy(method.get(..64).unwrap_or(method));
+            return Err(DecodeError::new(
+                "unknown_method",
+                format!("method `{method}` is neither emitBatch nor emitZipkinBatch"),
+            ));
+        }
+    };
     let mut batch = None;
     fields(input, |input, id, kind| match (id, kind) {
-        (1, Kind::Struct) => {
+        (1, Kind::Struct) if !zipkin => {
             batch = Some(read_batch(input, format)?);
+            Ok(true)
+        }
+        (1, Kind::List) if zipkin => {
+            batch = Some(ThriftBatch {
+                spans: zipkin::read_spans(input, format)?,
+                ..ThriftBatch::default()
+            });
             Ok(true)
         }
         _ => Ok(false),
     })?;
-    required(batch, "emitBatch", "batch")
+    match zipkin {
+        false => required(batch, "emitBatch", "batch"),
+        true => required(batch, "emitZipkinBatch", "spans"),
+    }
 }
 
 /// Reads a `Batch`.
@@ -273,50 +285,6 @@ fn read_stats<'a>(input: &mut impl Input<'a>) -> Result<ClientStats, DecodeError
         full_queue: required(full_queue, "ClientStats", "fullQueueDroppedSpans")?,
         too_large: required(too_large, "ClientStats", "tooLargeDroppedSpans")?,
         failed_to_emit: required(failed, "ClientStats", "failedToEmitSpans")?,
-    })
-}
-
-/// Reads a struct: `take` reads the fields it knows and returns whether it did.
-#[inline]
-fn fields<'a, I: Input<'a>>(
-    input: &mut I,
-    mut take: impl FnMut(&mut I, i16, Kind) -> Result<bool, DecodeError>,
-) -> Result<(), DecodeError> {
-    let mut previous = 0;
-    while let Some(field) = input.field(previous)? {
-        if !take(input, field.id, field.kind)? {
-            input.skip(field.kind)?;
-        }
-        previous = field.id;
-    }
-    Ok(())
-}
-
-/// Reads a list of structs.
-fn structs<'a, I: Input<'a>, T>(
-    input: &mut I,
-    what: &str,
-    mut read: impl FnMut(&mut I) -> Result<T, DecodeError>,
-) -> Result<Vec<T>, DecodeError> {
-    let (kind, size) = input.list()?;
-    if size > 0 && kind != Kind::Struct {
-        return Err(DecodeError::malformed(format!(
-            "{what} holds {kind:?} instead of structs"
-        )));
-    }
-    let mut elements = Vec::with_capacity(size.min(ROOM_AT_ONCE));
-    for _ in 0..size {
-        elements.push(read(input)?);
-    }
-    Ok(elements)
-}
-
-fn required<T>(value: Option<T>, structure: &str, field: &str) -> Result<T, DecodeError> {
-    value.ok_or_else(|| {
-        DecodeError::new(
-            "missing_field",
-            format!("required field {structure}.{field} is not set"),
-        )
     })
 }
 

@@ -100,6 +100,55 @@ fn skip<'a>(input: &mut impl Input<'a>, kind: Kind, depth: usize) -> Result<(), 
     }
 }
 
+/// Elements for which room is made at once; more make their room as they are read, so a
+/// size that lies costs nothing.
+const ROOM_AT_ONCE: usize = 64;
+
+/// Reads a struct: `take` reads the fields it knows and returns whether it did.
+#[inline]
+pub fn fields<'a, I: Input<'a>>(
+    input: &mut I,
+    mut take: impl FnMut(&mut I, i16, Kind) -> Result<bool, DecodeError>,
+) -> Result<(), DecodeError> {
+    let mut previous = 0;
+    while let Some(field) = input.field(previous)? {
+        if !take(input, field.id, field.kind)? {
+            input.skip(field.kind)?;
+        }
+        previous = field.id;
+    }
+    Ok(())
+}
+
+/// Reads a list of structs.
+pub fn structs<'a, I: Input<'a>, T>(
+    input: &mut I,
+    what: &str,
+    mut read: impl FnMut(&mut I) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let (kind, size) = input.list()?;
+    if size > 0 && kind != Kind::Struct {
+        return Err(DecodeError::malformed(format!(
+            "{what} holds {kind:?} instead of structs"
+        )));
+    }
+    let mut elements = Vec::with_capacity(size.min(ROOM_AT_ONCE));
+    for _ in 0..size {
+        elements.push(read(input)?);
+    }
+    Ok(elements)
+}
+
+/// The value of a field that must be there.
+pub fn required<T>(value: Option<T>, structure: &str, field: &str) -> Result<T, DecodeError> {
+    value.ok_or_else(|| {
+        DecodeError::new(
+            "missing_field",
+            format!("required field {structure}.{field} is not set"),
+        )
+    })
+}
+
 /// What is left of a message.
 #[derive(Clone, Copy, Debug)]
 struct Rest<'a> {

@@ -37,6 +37,8 @@ pub struct AgentOptions {
     pub compact: String,
     /// Thrift binary: clients for Node.
     pub binary: String,
+    /// Thrift compact with Zipkin's spans: clients older than Jaeger's own.
+    pub zipkin: String,
     /// Sampling strategies over HTTP.
     pub sampling: String,
 }
@@ -46,6 +48,7 @@ impl Default for AgentOptions {
         Self {
             compact: "0.0.0.0:6831".into(),
             binary: "0.0.0.0:6832".into(),
+            zipkin: "0.0.0.0:5775".into(),
             sampling: "0.0.0.0:5778".into(),
         }
     }
@@ -56,12 +59,14 @@ impl Default for AgentOptions {
 pub enum Encoding {
     Compact,
     Binary,
+    /// Compact as well; its clients speak of spans as Zipkin does.
+    Zipkin,
 }
 
 impl Encoding {
     fn format(self) -> SpanFormat {
         match self {
-            Self::Compact => SpanFormat::ThriftCompactMessage,
+            Self::Compact | Self::Zipkin => SpanFormat::ThriftCompactMessage,
             Self::Binary => SpanFormat::ThriftBinaryMessage,
         }
     }
@@ -70,6 +75,7 @@ impl Encoding {
         match self {
             Self::Compact => Transport::UdpCompact,
             Self::Binary => Transport::UdpBinary,
+            Self::Zipkin => Transport::UdpZipkin,
         }
     }
 }

@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 
 /// An error as text, in the form that Go's servers give it: these headers, and a newline
 /// behind the message.
-fn text_error(status: StatusCode, message: &str) -> Response {
+pub(in crate::server) fn text_error(status: StatusCode, message: &str) -> Response {
     go_error(status, format!("{message}\n"))
 }
 

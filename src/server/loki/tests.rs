@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::middleware::from_fn;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use crate::model::{Direction, LogBatch};
 use crate::protocol::loki::push::encode::{Entry, snappy};
 use crate::query::answer::{AnswerEntry, AnswerStream, QueryStats};
 use crate::runtime::permits::{Budget, Permit};
+use crate::server::unread;
 use crate::telemetry::metrics::Metrics;
 
 const NOW: i64 = 1_795_356_060 * SECOND;
@@ -251,7 +253,9 @@ impl Server {
             .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
             .expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("bound"));
-        runtime.spawn(async move { axum::serve(listener, router(api)).await });
+        // As every listener has it, so that refusals arrive.
+        let router = router(api).layer(from_fn(unread::read_over));
+        runtime.spawn(async move { axum::serve(listener, router).await });
         Self {
             base,
             memory,

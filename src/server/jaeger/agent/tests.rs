@@ -164,3 +164,30 @@ fn drops_are_the_last_column_of_the_sockets_line() {
     assert_eq!(drops_of(table, 17), None);
     assert_eq!(drops_of("", 1), None);
 }
+
+#[tokio::test]
+async fn spans_of_zipkin_are_taken_on_every_port() {
+    // emitZipkinBatch with one span: trace 5, name `n`, id 6, received at 7 µs by `s`.
+    let mut datagram = b"\x82\x21\x00\x0femitZipkinBatch".to_vec();
+    datagram.extend_from_slice(&[0x19, 0x1c]); // field 1: list of one struct
+    datagram.extend_from_slice(&[0x16, 10, 0x28, 1, b'n', 0x16, 12]);
+    datagram.extend_from_slice(&[0x29, 0x1c]); // field 6: annotations
+    datagram.extend_from_slice(&[0x16, 14, 0x18, 2, b's', b'r', 0x1c]); // host: a struct
+    datagram.extend_from_slice(&[0x38, 1, b's', 0, 0]);
+    datagram.extend_from_slice(&[0, 0]);
+    for (encoding, transport) in [
+        (Encoding::Zipkin, "udp_zipkin"),
+        (Encoding::Compact, "udp_compact"),
+    ] {
+        let agent = start(encoding).await;
+        agent.send(&datagram).await;
+        let line = format!(r#"watchpost_spans_accepted_total{{transport="{transport}"}} 1"#);
+        agent.sees(&line).await;
+        let (spans, format) = agent.sink.only();
+        assert_eq!(format, SpanFormat::ThriftCompactMessage);
+        let span = &spans[0];
+        assert_eq!((&*span.process.service, &*span.operation), ("s", "n"));
+        assert_eq!((span.trace_id.0, span.span_id.0), (5, 6));
+        assert_eq!((span.start, span.kind()), (7_000, "server"));
+    }
+}
