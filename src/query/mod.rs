@@ -241,3 +241,6 @@ impl Querier {
         done.map_err(|e| QueryError::Internal(e.to_string()))?
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,8 @@ use crate::store::{Store, StoreError, Stream};
 const UNITS_A_TASK: usize = 16;
 /// The same when no line is read.
 const COUNTED_UNITS_A_TASK: usize = 1024;
+/// Series of more steps are not made for every task anew.
+const MANY_STEPS: usize = 2000;
 
 /// Runs a metric query.
 pub async fn run(
@@ -156,13 +158,24 @@ async fn range(
         UNITS_A_TASK
     };
     let mut units = pruned.units;
-    // Streams together: a task then has few series, and merging them is cheap.
-    units.sort_by_key(|unit| unit.stream().id);
+    if counted || grid.len() > MANY_STEPS {
+        // Streams together: a task then has few series, and merging them is cheap.
+        units.sort_by_key(|unit| unit.stream().id);
+    } else {
+        // As they lie on the disk, which then reads ahead.
+        units.sort_by_key(|unit| match unit {
+            Unit::Chunk {
+                partition, meta, ..
+            } => (partition.id.day, meta.number),
+            Unit::Head(head) => (head.day, u32::MAX),
+        });
+    }
+    let mut units = units.into_iter().peekable();
     let mut tasks = VecDeque::new();
     let mut total = Accumulator::new(&leaf.aggregation, grid);
     loop {
-        while tasks.len() < 2 * pool.threads() && !units.is_empty() {
-            let some = units.split_off(units.len().saturating_sub(per_task));
+        while tasks.len() < 2 * pool.threads() && units.peek().is_some() {
+            let some: Vec<Unit> = units.by_ref().take(per_task).collect();
             let job = job.clone();
             tasks.push_back(pool.spawn(Lane::Second, move || read(&job, &some)));
         }

@@ -171,24 +171,6 @@ impl Kv {
         self.db.write_opt(writes, &options).map_err(StoreError::kv)
     }
 
-    /// Like [`Self::get`], for values that carry a checksum of their own: RocksDB need not check
-    /// the same bytes again.
-    pub fn get_checked<T>(
-        &self,
-        family: &str,
-        key: &[u8],
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<T>, StoreError> {
-        let handle = self.family(family)?;
-        let mut options = ReadOptions::default();
-        options.set_verify_checksums(false);
-        let value = self
-            .db
-            .get_pinned_cf_opt(&handle, key, &options)
-            .map_err(StoreError::kv)?;
-        Ok(value.map(|value| read(&value)))
-    }
-
     /// Hands the value to `read` without copying it.
     pub fn get<T>(
         &self,
@@ -288,6 +270,8 @@ fn base_options(buffers: &WriteBufferManager) -> Options {
     o.set_max_background_jobs(2);
     o.set_max_subcompactions(1);
     o.set_max_open_files(128);
+    // Queries read chunks in their order on the disk: the kernel may read ahead.
+    o.set_advise_random_on_open(false);
     o.set_max_total_wal_size(16 << 20);
     o.set_bytes_per_sync(1 << 20);
     o.set_wal_bytes_per_sync(512 << 10);

@@ -285,7 +285,7 @@ impl Partition {
     pub fn data<T>(&self, number: u32, read: impl FnOnce(&[u8]) -> T) -> Result<T, StoreError> {
         let value = self
             .kv
-            .get_checked(&self.name, &number_key(prefix::DATA, number), read)?;
+            .get(&self.name, &number_key(prefix::DATA, number), read)?;
         value.ok_or_else(|| StoreError::corrupt(&*self.name, format!("chunk {number} is missing")))
     }
 
