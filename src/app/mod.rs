@@ -138,6 +138,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
             },
             concurrent: 2 * pool.threads(),
             max_result_bytes: budget.limit() / 5,
+            kept_parts: to_usize(config.memory.kept_results).min(budget.limit() / 4),
             discover_levels: config.loki.discover_log_levels,
         },
         &budget,

@@ -41,6 +41,7 @@ pub struct Storage {
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     pub limit: String,
+    pub kept_results: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

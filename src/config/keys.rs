@@ -77,6 +77,7 @@ pub const KEYS: &[Key] = &[
     key("storage.max_bytes", K::NotYet, D::Text("")),
     key("storage.min_free_bytes", K::Size, D::Text("1GiB")),
     key("memory.limit", K::Size, D::Text("256MiB")),
+    key("memory.kept_results", K::Size, D::Text("32MiB")),
     key("log.level", K::Text, D::Text("info")),
     key("log.format", K::OneOf(&["text", "json"]), D::Text("text")),
     key("loki.listen", K::Listen, D::Text("0.0.0.0:3100")),

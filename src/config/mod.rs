@@ -59,6 +59,8 @@ pub struct Storage {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
     pub limit: u64,
+    /// What chunks gave to metric queries, of the limit.
+    pub kept_results: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -297,9 +299,13 @@ impl Config {
             let message = "is less than a day, and whole days are dropped; use 1d or more";
             return Err(("storage.retention", message.into()));
         }
-        let file::Memory { limit } = memory;
+        let file::Memory {
+            limit,
+            kept_results,
+        } = memory;
         let memory = Memory {
             limit: size("memory.limit", &limit)?,
+            kept_results: size("memory.kept_results", &kept_results)?,
         };
         if memory.limit < MEMORY_MIN {
             let message = format!("{limit:?} is too little to work with; use 64MiB or more");

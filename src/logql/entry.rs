@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::stage::push_sanitised;
 use crate::model::labels::{Labels, LabelsBuilder};
 use crate::model::log::Metadata;
 use crate::model::time::Timestamp;
@@ -21,6 +22,9 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 const MAX_NAMES: usize = 20_000;
 /// Rendered label sets kept for one stream.
 const MAX_CACHED_SETS: usize = 10_000;
+/// Keys of lines kept by position, and the longest that is kept.
+const MAX_KEYS: usize = 64;
+const MAX_KEY_BYTES: usize = 64;
 /// Appended to a name that a stream label or metadata has already.
 const CLASH_SUFFIX: &str = "_extracted";
 
@@ -147,6 +151,8 @@ pub struct LabelState {
     /// By name: whether parsers extract it. `None`: all.
     wanted: Option<Vec<bool>>,
     wanted_count: usize,
+    /// Keys of the lines before, by their position: the next line mostly has the same.
+    keys: Vec<(Box<[u8]>, NameId)>,
     stream: Labels,
     stream_names: Vec<NameId>,
     /// By name: 1 + index of the stream label.
@@ -186,6 +192,7 @@ impl LabelState {
                 Extract::Only(set) => set.len(),
             },
             wanted,
+            keys: Vec::new(),
             stream: Labels::empty(),
             stream_names: Vec::new(),
             stream_index: Vec::new(),
@@ -209,6 +216,7 @@ impl LabelState {
             self.names.truncate(self.fixed_names);
             self.suffixed.clear();
             self.slots.clear();
+            self.keys.clear();
         }
         self.sets.clear();
         self.changes.clear();
@@ -495,6 +503,31 @@ impl<'a> Entry<'a> {
     /// Gives the name under which to set it.
     pub fn extraction(&mut self, name: &str) -> Option<NameId> {
         let id = self.state.names.id(name);
+        self.extraction_of(id)
+    }
+
+    /// [`Self::extraction`] for the key at some position of the line, which is no part of a
+    /// longer name. `None` also for a key that makes no name.
+    pub fn extraction_of_key(&mut self, position: usize, key: &[u8]) -> Option<NameId> {
+        if let Some((known, id)) = self.state.keys.get(position)
+            && **known == *key
+        {
+            return self.extraction_of(*id);
+        }
+        let mut name = String::new();
+        if !push_sanitised(&mut name, key) {
+            return None;
+        }
+        let id = self.state.names.id(&name);
+        if key.len() <= MAX_KEY_BYTES {
+            let known = (key.into(), id);
+            let keys = &mut self.state.keys;
+            if position < keys.len() {
+                keys[position] = known;
+            } else if position == keys.len() && position < MAX_KEYS {
+                keys.push(known);
+            }
+        }
         self.extraction_of(id)
     }
 

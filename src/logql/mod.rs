@@ -14,6 +14,7 @@ pub mod parser;
 pub mod pipeline;
 pub mod plan;
 pub mod print;
+mod probe;
 pub mod re2;
 pub mod stage;
 mod template;
@@ -28,3 +29,4 @@ pub use parser::{
 pub use pipeline::{CompileError, Outcome, Pipeline, Runner};
 pub use plan::{Leaf, leaves};
 pub use print::format;
+pub use probe::Probe;

@@ -12,6 +12,7 @@ use memchr::memmem;
 use super::ast::{LineFilter, LineOp, LineOperand, LogExpr, Stage};
 use super::entry::{Class, Entry, LabelState, Names};
 use super::error::ParseError;
+use super::probe::Probe;
 use super::re2;
 use super::stage::{self, Step, Verdict, ip::IpPattern, pattern::LinePattern};
 use crate::model::labels::Labels;
@@ -151,6 +152,7 @@ impl LineMatcher {
 #[derive(Debug)]
 pub struct Pipeline {
     leading: Vec<LineMatcher>,
+    probe: Option<Probe>,
     steps: Vec<Box<dyn Step>>,
     names: Names,
     extract: Extract,
@@ -181,6 +183,7 @@ impl Pipeline {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             leading,
+            probe: Probe::of(rest),
             steps,
             names,
             extract,
@@ -190,6 +193,11 @@ impl Pipeline {
     /// The line filters at the head of the pipeline.
     pub fn leading_filters(&self) -> &[LineMatcher] {
         &self.leading
+    }
+
+    /// What lines must hold for the filters behind a parser, besides the leading line filters.
+    pub fn probe(&self) -> Option<&Probe> {
+        self.probe.as_ref()
     }
 
     /// Whether nothing follows the leading line filters: labels and lines stay as they are.

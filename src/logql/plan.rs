@@ -233,6 +233,25 @@ impl Leaf {
             && (self.aggregation.function.counts_bytes() || self.stages.iter().any(reads_text))
     }
 
+    /// Whether the values of single entries make the samples, not their number and bytes.
+    pub fn needs_values(&self) -> bool {
+        self.unwrap.is_some()
+    }
+
+    /// Whether samples are kept apart by anything.
+    pub fn groups_by_labels(&self) -> bool {
+        self.group != Group::By(Vec::new())
+    }
+
+    /// True: entries that lie in the same windows give the same samples whatever their times.
+    pub fn ignores_times(&self) -> bool {
+        let shows_time = |stage: &Stage| {
+            // Templates have the entry's time.
+            matches!(stage, Stage::LineFormat(_) | Stage::LabelFormat(_))
+        };
+        self.unwrap.is_none() && !self.stages.iter().any(shows_time)
+    }
+
     /// False: structured metadata changes nothing.
     pub fn needs_metadata(&self) -> bool {
         self.needs_lines() || self.group != Group::By(Vec::new())

@@ -163,8 +163,17 @@ pub fn level_of_line(line: &[u8]) -> Level {
     found.or_else(|| word_level(line)).unwrap_or(Level::Unknown)
 }
 
+/// Whether a key may be one of [`KEYS`], in any case: few others pass.
+fn is_like_key(key: &[u8]) -> bool {
+    let first = key.first().map_or(0, u8::to_ascii_lowercase);
+    matches!((first, key.len()), (b'l', 3 | 5 | 9) | (b's', 8 | 12 | 13))
+}
+
 /// A position in [`KEYS`]: exact case.
 fn key_rank(key: &[u8]) -> Option<usize> {
+    if !is_like_key(key) {
+        return None;
+    }
     KEYS.iter().position(|k| k.as_bytes() == key)
 }
 
@@ -280,6 +289,9 @@ fn logfmt_level(line: &[u8]) -> Option<Level> {
     let mut rest = line;
     while let Some((key, value, after)) = next_pair(rest) {
         rest = after;
+        if !is_like_key(key) {
+            continue;
+        }
         let rank = KEYS
             .iter()
             .position(|k| k.as_bytes().eq_ignore_ascii_case(key));

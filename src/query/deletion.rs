@@ -111,7 +111,9 @@ impl Querier {
     ) -> Result<T, DeleteError> {
         let store = self.store.clone();
         let done = self.pool.run(Lane::Second, move || work(&store)).await;
-        done.map_err(|e| DeleteError::Unanswered(e.to_string()))?
+        let changed = done.map_err(|e| DeleteError::Unanswered(e.to_string()))?;
+        self.forget_results();
+        changed
     }
 }
 

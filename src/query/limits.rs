@@ -19,6 +19,8 @@ pub struct QueryLimits {
     pub concurrent: usize,
     /// Memory that the collected lines of one query may hold, bytes.
     pub max_result_bytes: usize,
+    /// Memory for what chunks gave to metric queries, for when they are asked again, bytes.
+    pub kept_parts: usize,
     /// Add `detected_level` to lines when they are read.
     pub discover_levels: bool,
 }
@@ -30,6 +32,7 @@ impl Default for QueryLimits {
             max_series: 500,
             concurrent: 4,
             max_result_bytes: 48 << 20,
+            kept_parts: 32 << 20,
             discover_levels: true,
         }
     }

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::answer::{AnswerEntry, AnswerStream, LogAnswer, LogQuery, QueryError, QueryStats};
 use super::limits::{QueryLimits, Running};
 use super::prune::{AsOf, Unit, candidates};
-use super::scan::{Leveler, scan};
+use super::scan::{Leveler, Sieve, scan};
 use crate::logql::pipeline::{CompileError, Pipeline};
 use crate::model::{Direction, Labels, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
@@ -281,12 +281,15 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
     let mut leveler = Leveler::new();
     let mut base = 0u32;
     let mut matched = 0;
+    // A head has its lines in order of arrival, in several blocks.
+    let in_order = matches!(unit, Unit::Chunk { .. });
     scan(
         unit,
-        job.pipeline.leading_filters(),
+        Sieve::of(&job.pipeline, &stream.labels),
         &mut stats,
         |lines, hits| {
-            let mut visit = |index: u32| {
+            // True: no line behind this one is wanted.
+            let mut visit = |index: u32| -> bool {
                 let i = index as usize;
                 let at = lines.at[i];
                 let bound = job.bound.load(Atomic::Relaxed);
@@ -294,8 +297,11 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
                     Direction::Backward => at < bound,
                     Direction::Forward => at > bound,
                 };
-                if beyond || !job.range.contains(at) {
-                    return;
+                if beyond || in_order && found.len() >= job.limit {
+                    return in_order;
+                }
+                if !job.range.contains(at) {
+                    return false;
                 }
                 let line = lines.line(i);
                 let stored = lines.metadata_of(i);
@@ -307,7 +313,7 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
                     stored
                 };
                 let Some(mut outcome) = runner.run_rest(at, line, metadata) else {
-                    return;
+                    return false;
                 };
                 matched += 1;
                 let mut identity = Xxh3::new();
@@ -339,17 +345,14 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
                     parsed,
                     identity: identity.digest(),
                 });
+                false
             };
             match job.direction {
                 Direction::Forward => {
-                    for index in hits {
-                        visit(*index);
-                    }
+                    let _ = hits.iter().any(|index| visit(*index));
                 }
                 Direction::Backward => {
-                    for index in hits.iter().rev() {
-                        visit(*index);
-                    }
+                    let _ = hits.iter().rev().any(|index| visit(*index));
                 }
             }
             base += lines.ends.len() as u32;

@@ -11,10 +11,12 @@ pub mod fields;
 mod labels;
 pub mod limits;
 mod logs;
+mod partials;
 pub mod patterns;
 mod prune;
 mod samples;
 mod scan;
+mod sharing;
 pub mod tail;
 mod traces;
 pub mod volume;
@@ -33,6 +35,8 @@ use crate::runtime::pool::{Lane, Pool};
 use crate::store::Store;
 use crate::telemetry::metrics::{Counter, Family, Histogram, Metrics};
 use limits::Admission;
+use partials::Partials;
+use sharing::Sharing;
 
 /// Answers queries over one store. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +46,9 @@ pub struct Querier {
     limits: QueryLimits,
     admission: Admission,
     metrics: QueryMetrics,
+    partials: Partials,
+    shared_logs: Sharing<LogAnswer>,
+    shared_metrics: Sharing<MetricAnswer>,
 }
 
 type Kind = [(&'static str, &'static str); 1];
@@ -109,29 +116,41 @@ impl Querier {
         metrics: &Metrics,
     ) -> Self {
         let admission = Admission::new(&limits, budget.account("queries"));
+        let shared = metrics.counter(
+            "queries_shared",
+            "Queries answered by one that was running already",
+        );
         Self {
             store,
             pool,
-            limits,
             admission,
             metrics: QueryMetrics::new(metrics),
+            partials: Partials::new(limits.kept_parts, budget, metrics),
+            shared_logs: Sharing::new(shared.clone()),
+            shared_metrics: Sharing::new(shared),
+            limits,
         }
+    }
+
+    /// Nothing that was found before is used again, and no query joins one that runs. To be
+    /// called when delete requests changed and new snapshots show it.
+    fn forget_results(&self) {
+        self.partials.forget_all();
+    }
+
+    /// By which equal questions are known.
+    fn question(&self, tenant: &str, query: &impl std::fmt::Debug) -> String {
+        format!("{} {tenant}\n{query:?}", self.partials.generation())
     }
 
     /// Lines.
     pub async fn logs(&self, tenant: &str, query: LogQuery) -> Result<LogAnswer, QueryError> {
-        let run = async {
-            let running = self.admission.enter().await?;
-            logs::run(
-                &self.store,
-                &self.pool,
-                &self.limits,
-                &running,
-                tenant,
-                query,
-            )
-            .await
-        };
+        let name = self.question(tenant, &query);
+        let (me, tenant) = (self.clone(), tenant.to_owned());
+        let run = self.shared_logs.run(name, || async move {
+            let running = me.admission.enter().await?;
+            logs::run(&me.store, &me.pool, &me.limits, &running, &tenant, query).await
+        });
         self.metrics
             .count("logs", run.await, |answer| Some(answer.stats))
     }
@@ -142,18 +161,21 @@ impl Querier {
         tenant: &str,
         query: MetricQuery,
     ) -> Result<MetricAnswer, QueryError> {
-        let run = async {
-            let running = self.admission.enter().await?;
+        let name = self.question(tenant, &query);
+        let (me, tenant) = (self.clone(), tenant.to_owned());
+        let run = self.shared_metrics.run(name, || async move {
+            let running = me.admission.enter().await?;
             samples::run(
-                &self.store,
-                &self.pool,
-                &self.limits,
+                &me.store,
+                &me.pool,
+                &me.limits,
+                &me.partials,
                 &running,
-                tenant,
+                &tenant,
                 query,
             )
             .await
-        };
+        });
         self.metrics
             .count("metric", run.await, |answer| Some(answer.stats))
     }
@@ -229,3 +251,6 @@ impl Querier {
         done.map_err(|e| QueryError::Internal(e.to_string()))?
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use super::answer::{QueryError, QueryStats};
 use crate::model::need::Need;
 use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
+use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::ChunkMeta;
 use crate::store::deletion::{Deletion, Left};
 use crate::store::index::analyze::{FOLDS_TERM, OVERFLOW_TERM};
@@ -20,6 +21,8 @@ use crate::store::{Store, StoreError, Stream};
 
 /// Filters of a day are read in one go when at least this share of its chunks is wanted.
 const SCAN_FILTERS_SHARE: usize = 4;
+/// Filters that are worth a task: some hundred µs.
+const FILTERS_A_PART: usize = 256;
 
 /// Something to read lines from.
 #[derive(Clone)]
@@ -106,7 +109,7 @@ pub fn candidates(
     }
     let wanted: HashSet<StreamId> = by_id.keys().copied().collect();
     let snapshot = store.logs(range, Some(&wanted)).map_err(internal)?;
-    let plan = NeedlePlan::compile(need);
+    let plan = Arc::new(NeedlePlan::compile(need));
     let mut units = Vec::new();
     for day in &snapshot.days {
         let chunks: Vec<&Arc<ChunkMeta>> = day
@@ -115,7 +118,7 @@ pub fn candidates(
             .filter(|meta| meta.overlaps(range) && wanted.contains(&meta.stream))
             .collect();
         stats.chunks_total += chunks.len() as u64;
-        let kept = prune_day(day, chunks, &plan)?;
+        let kept = prune_day(store, day, chunks, &plan)?;
         stats.chunks_candidate += kept.len() as u64;
         for meta in kept {
             let stream = &by_id[&meta.stream];
@@ -145,15 +148,16 @@ pub fn candidates(
 }
 
 fn prune_day<'a>(
+    store: &Store,
     day: &LogDay,
     chunks: Vec<&'a Arc<ChunkMeta>>,
-    plan: &NeedlePlan,
+    plan: &Arc<NeedlePlan>,
 ) -> Result<Vec<&'a Arc<ChunkMeta>>, QueryError> {
     if plan.prunes_nothing() || chunks.is_empty() {
         return Ok(chunks);
     }
     let kept = by_words(day, chunks, plan);
-    by_grams(day, kept, plan)
+    by_grams(store.pool(), day, kept, plan)
 }
 
 fn by_words<'a>(
@@ -184,55 +188,87 @@ fn by_words<'a>(
 }
 
 fn by_grams<'a>(
+    pool: &Pool,
     day: &LogDay,
     mut chunks: Vec<&'a Arc<ChunkMeta>>,
-    plan: &NeedlePlan,
+    plan: &Arc<NeedlePlan>,
 ) -> Result<Vec<&'a Arc<ChunkMeta>>, QueryError> {
     if !plan.needs_filter() || chunks.is_empty() {
         return Ok(chunks);
     }
-    // A filter that can't be read rules out nothing.
-    let may_match = |bytes: &[u8], flags: u8| {
-        FilterView::parse(bytes).map_or(true, |filter| {
-            plan.may_match(&filter, ChunkFlags::from_bits(flags))
+    chunks.sort_unstable_by_key(|meta| meta.number);
+    let scan = chunks.len() * SCAN_FILTERS_SHARE >= day.chunks.len();
+    let parts = (chunks.len() / FILTERS_A_PART).clamp(1, pool.threads());
+    let jobs = chunks
+        .chunks(chunks.len().div_ceil(parts))
+        .map(|part| {
+            let part: Vec<Arc<ChunkMeta>> = part.iter().map(|meta| (*meta).clone()).collect();
+            let (partition, plan) = (day.partition.clone(), plan.clone());
+            let job = move || match scan {
+                true => scan_filters(&partition, &part, &plan),
+                false => get_filters(&partition, &part, &plan),
+            };
+            Box::new(job) as Box<dyn FnOnce() -> Result<NumberSet, StoreError> + Send>
         })
-    };
-    if chunks.len() * SCAN_FILTERS_SHARE >= day.chunks.len() {
-        let mut at = 0;
-        let mut kept = Vec::new();
-        chunks.sort_unstable_by_key(|meta| meta.number);
-        let scanned = day.partition.filters(|number, bytes| {
-            while at < chunks.len() && chunks[at].number < number {
-                // It has no filter.
-                kept.push(chunks[at]);
-                at += 1;
-            }
-            if at < chunks.len() && chunks[at].number == number {
-                if may_match(bytes, chunks[at].flags) {
-                    kept.push(chunks[at]);
-                }
-                at += 1;
-            }
-            at < chunks.len()
-        });
-        match scanned {
-            Ok(()) => {}
+        .collect();
+    let done = pool
+        .join(Lane::Second, jobs)
+        .map_err(|e| QueryError::Internal(e.to_string()))?;
+    let mut kept = Vec::with_capacity(done.len());
+    for part in done {
+        match part {
+            Ok(part) => kept.push(part),
             Err(StoreError::Gone(_)) => return Ok(Vec::new()),
             Err(error) => return Err(internal(error)),
         }
-        kept.extend_from_slice(&chunks[at..]);
-        return Ok(kept);
     }
-    let mut kept = Vec::new();
-    for meta in chunks {
-        match day
-            .partition
-            .filter(meta.number, |bytes| may_match(bytes, meta.flags))
+    chunks.retain(|meta| kept.iter().any(|part| part.contains(meta.number)));
+    Ok(chunks)
+}
+
+/// Whether a chunk with this filter may match; one that can't be read rules out nothing.
+fn may_match(plan: &NeedlePlan, bytes: &[u8], meta: &ChunkMeta) -> bool {
+    FilterView::parse(bytes).map_or(true, |filter| {
+        plan.may_match(&filter, ChunkFlags::from_bits(meta.flags))
+    })
+}
+
+/// The chunks, in order of number, that may match; all filters between are read.
+fn scan_filters(
+    partition: &Partition,
+    chunks: &[Arc<ChunkMeta>],
+    plan: &NeedlePlan,
+) -> Result<NumberSet, StoreError> {
+    let mut kept = NumberSet::default();
+    let mut left = chunks.iter().peekable();
+    let first = chunks.first().map_or(0, |meta| meta.number);
+    partition.filters_from(first, |number, bytes| {
+        // Those before have no filter.
+        while let Some(meta) = left.next_if(|meta| meta.number < number) {
+            kept.insert(meta.number);
+        }
+        if let Some(meta) = left.next_if(|meta| meta.number == number)
+            && may_match(plan, bytes, meta)
         {
-            Ok(Some(false)) => {}
-            Ok(Some(true) | None) => kept.push(meta),
-            Err(StoreError::Gone(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(internal(error)),
+            kept.insert(number);
+        }
+        left.peek().is_some()
+    })?;
+    left.for_each(|meta| kept.insert(meta.number));
+    Ok(kept)
+}
+
+/// The same with a look-up for each chunk.
+fn get_filters(
+    partition: &Partition,
+    chunks: &[Arc<ChunkMeta>],
+    plan: &NeedlePlan,
+) -> Result<NumberSet, StoreError> {
+    let mut kept = NumberSet::default();
+    for meta in chunks {
+        let found = partition.filter(meta.number, |bytes| may_match(plan, bytes, meta))?;
+        if found != Some(false) {
+            kept.insert(meta.number);
         }
     }
     Ok(kept)

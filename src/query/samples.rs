@@ -9,8 +9,9 @@ use std::time::Instant;
 use super::answer::{MetricAnswer, MetricQuery, QueryError, QueryStats};
 use super::limits::{QueryLimits, Running};
 use super::logs::{add, compile_error};
+use super::partials::{Keeping, MAX_SERIES, Partials};
 use super::prune::{Unit, candidates, internal};
-use super::scan::{Leveler, scan};
+use super::scan::{Leveler, Sieve, scan};
 use crate::logql::ast::{MetricExpr, Stage};
 use crate::logql::eval::{self, Accumulator, EvalError, Sampler};
 use crate::logql::plan::{Group, Leaf, leaves};
@@ -20,18 +21,21 @@ use crate::model::time::MINUTE;
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::ChunkReader;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Stream};
 
 /// Units read by one task: enough to pay for its start, few enough to let sealing in between.
 const UNITS_A_TASK: usize = 16;
 /// The same when no line is read.
 const COUNTED_UNITS_A_TASK: usize = 1024;
+/// Series of more steps are not made for every task anew.
+const MANY_STEPS: usize = 2000;
 
 /// Runs a metric query.
 pub async fn run(
     store: &Store,
     pool: &Pool,
     limits: &QueryLimits,
+    partials: &Partials,
     running: &Running,
     tenant: &str,
     query: MetricQuery,
@@ -44,7 +48,7 @@ pub async fn run(
     for leaf in leaves(&query.expr).map_err(compile_error)? {
         let leaf = Arc::new(leaf);
         let matrix = range(
-            store, pool, limits, running, tenant, &leaf, query.grid, &mut stats,
+            store, pool, limits, partials, running, tenant, &leaf, query.grid, &mut stats,
         )
         .await?;
         results.push(matrix);
@@ -91,6 +95,8 @@ struct Job {
     max_bytes: usize,
     deadline: Instant,
     cancelled: AtomicBool,
+    /// Parts of chunks from queries before.
+    keeping: Option<Keeping>,
 }
 
 /// Cancels the tasks of a query that nobody waits for any more.
@@ -107,6 +113,7 @@ async fn range(
     store: &Store,
     pool: &Pool,
     limits: &QueryLimits,
+    partials: &Partials,
     running: &Running,
     tenant: &str,
     leaf: &Arc<Leaf>,
@@ -124,6 +131,7 @@ async fn range(
         max_bytes: limits.max_result_bytes,
         deadline: running.deadline,
         cancelled: AtomicBool::new(false),
+        keeping: partials.begin(leaf, levels, grid),
     });
     let _cancel = CancelOnDrop(job.clone());
     let mut permit = running
@@ -150,13 +158,24 @@ async fn range(
         UNITS_A_TASK
     };
     let mut units = pruned.units;
-    // Streams together: a task then has few series, and merging them is cheap.
-    units.sort_by_key(|unit| unit.stream().id);
+    if counted || grid.len() > MANY_STEPS {
+        // Streams together: a task then has few series, and merging them is cheap.
+        units.sort_by_key(|unit| unit.stream().id);
+    } else {
+        // As they lie on the disk, which then reads ahead.
+        units.sort_by_key(|unit| match unit {
+            Unit::Chunk {
+                partition, meta, ..
+            } => (partition.id.day, meta.number),
+            Unit::Head(head) => (head.day, u32::MAX),
+        });
+    }
+    let mut units = units.into_iter().peekable();
     let mut tasks = VecDeque::new();
     let mut total = Accumulator::new(&leaf.aggregation, grid);
     loop {
-        while tasks.len() < 2 * pool.threads() && !units.is_empty() {
-            let some = units.split_off(units.len().saturating_sub(per_task));
+        while tasks.len() < 2 * pool.threads() && units.peek().is_some() {
+            let some: Vec<Unit> = units.by_ref().take(per_task).collect();
             let job = job.clone();
             tasks.push_back(pool.spawn(Lane::Second, move || read(&job, &some)));
         }
@@ -171,7 +190,11 @@ async fn range(
         check_size(&total, &job)?;
         cover(&mut permit, total.memory())?;
     }
-    total.finish().map_err(eval_error)
+    // Quantiles of many samples take their time.
+    let finished = pool.run(Lane::Second, move || total.finish()).await;
+    finished
+        .map_err(|e| QueryError::Internal(e.to_string()))?
+        .map_err(eval_error)
 }
 
 /// Makes a permit hold at least `bytes`.
@@ -201,39 +224,24 @@ fn read(job: &Job, units: &[Unit]) -> Result<(Accumulator, QueryStats), QueryErr
     let mut sampler = Sampler::new(&job.leaf, job.grid);
     let mut stats = QueryStats::default();
     let mut leveler = Leveler::new();
-    let filters = job.leaf.pipeline().leading_filters();
     let mut series = 0;
+    let mut bound: Option<&Arc<Stream>> = None;
     for unit in units {
         if job.cancelled.load(Ordering::Relaxed) || Instant::now() >= job.deadline {
             break; // whoever waits looks at the clock
         }
         let stream = unit.stream();
-        sampler.bind(&stream.labels);
+        if !bound.is_some_and(|bound| Arc::ptr_eq(bound, stream)) {
+            sampler.bind(&stream.labels);
+            bound = Some(stream);
+        }
         if !job.leaf.needs_lines() && !job.levels && count(job, unit, &mut sampler, &mut stats)? {
             continue;
         }
-        let mut matched = 0;
-        scan(unit, filters, &mut stats, |lines, hits| {
-            for index in hits {
-                let i = *index as usize;
-                let at = lines.at[i];
-                if !sampler.wants(at) {
-                    continue;
-                }
-                let line = lines.line(i);
-                let stored = lines.metadata_of(i);
-                let leveled;
-                let metadata = if job.levels {
-                    leveled = leveler.level(&stream.labels, stored, line);
-                    Some(&leveled)
-                } else {
-                    stored
-                };
-                matched += u64::from(sampler.add_rest(at, line, metadata));
-            }
-            Ok(())
-        })?;
-        stats.lines_matched += matched;
+        if !take_part(job, unit, &mut sampler, &mut leveler, &mut stats)? {
+            let all = usize::MAX;
+            read_lines(job, unit, &mut sampler, &mut leveler, &mut stats, all)?;
+        }
         if sampler.series_count() != series {
             series = sampler.series_count();
             check_size(sampler.accumulator(), job)?;
@@ -241,6 +249,114 @@ fn read(job: &Job, units: &[Unit]) -> Result<(Accumulator, QueryStats), QueryErr
     }
     check_size(sampler.accumulator(), job)?;
     Ok((sampler.into_accumulator(), stats))
+}
+
+/// Adds a chunk by way of its part, which is made and kept if need be. False: nothing was added.
+fn take_part(
+    job: &Job,
+    unit: &Unit,
+    sampler: &mut Sampler<'_>,
+    leveler: &mut Leveler,
+    stats: &mut QueryStats,
+) -> Result<bool, QueryError> {
+    let Unit::Chunk {
+        partition,
+        meta,
+        stream,
+        ..
+    } = unit
+    else {
+        return Ok(false);
+    };
+    let Some(keeping) = &job.keeping else {
+        return Ok(false);
+    };
+    if !unit.deletions().is_empty() {
+        return Ok(false); // the chunk is about to change (C2)
+    }
+    let alike = sampler.same_windows(meta.min, meta.max);
+    let Some(wanted) = keeping.wanted(meta, alike) else {
+        return Ok(false);
+    };
+    if let Some(part) = keeping.get(partition, &wanted) {
+        sampler.add_part(&part);
+        return Ok(true);
+    }
+    let mut of_chunk = Sampler::of_part(&job.leaf, wanted.grid, wanted.range);
+    of_chunk.bind(&stream.labels);
+    if !read_lines(job, unit, &mut of_chunk, leveler, stats, MAX_SERIES)? {
+        keeping.give_up();
+        return Ok(false);
+    }
+    // An error may lie outside of the query's windows.
+    let Some(part) = of_chunk.into_accumulator().into_part() else {
+        return Ok(false);
+    };
+    sampler.add_part(&part);
+    keeping.put(partition, &wanted, Arc::new(part));
+    Ok(true)
+}
+
+/// Reads the lines of a unit. False: they have more series than `max_series`, and only some of
+/// them were added.
+fn read_lines(
+    job: &Job,
+    unit: &Unit,
+    sampler: &mut Sampler<'_>,
+    leveler: &mut Leveler,
+    stats: &mut QueryStats,
+    max_series: usize,
+) -> Result<bool, QueryError> {
+    let stream = unit.stream();
+    let pipeline = job.leaf.pipeline();
+    let counts_only = pipeline.is_only_filters() && !job.leaf.needs_values() && !job.levels;
+    // All lines of most chunks lie in the same windows: then their times say nothing.
+    let alike = match unit {
+        Unit::Chunk { meta, .. } if job.leaf.ignores_times() => {
+            let alike = sampler.same_windows(meta.min, meta.max);
+            alike.then_some(meta.min)
+        }
+        _ => None,
+    };
+    let mut sieve = Sieve::of(pipeline, &stream.labels);
+    sieve.times = alike.is_none();
+    let mut matched = 0;
+    let mut few = true;
+    scan(unit, sieve, stats, |lines, hits| {
+        if let Some(at) = alike
+            && counts_only
+            && (lines.sets.is_empty() || !job.leaf.groups_by_labels())
+        {
+            let bytes = hits.iter().map(|i| lines.line(*i as usize).len() as u64);
+            sampler.add_alike(at, hits.len() as u64, bytes.sum());
+            matched += hits.len() as u64;
+            return Ok(());
+        }
+        for index in hits {
+            let i = *index as usize;
+            let at = alike.unwrap_or_else(|| lines.at[i]);
+            if !sampler.wants(at) {
+                continue;
+            }
+            let line = lines.line(i);
+            let stored = lines.metadata_of(i);
+            let leveled;
+            let metadata = if job.levels {
+                leveled = leveler.level(&stream.labels, stored, line);
+                Some(&leveled)
+            } else {
+                stored
+            };
+            matched += u64::from(sampler.add_rest(at, line, metadata));
+            if sampler.series_count() > max_series {
+                few = false;
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    stats.lines_matched += matched;
+    Ok(few)
 }
 
 /// Counts a unit without reading its lines; false when that is not possible for it.

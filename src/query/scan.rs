@@ -2,7 +2,7 @@
 //!
 //! S1. Leading line filters run over whole buffers of lines where that gives the same answer
 //!     as line by line; the line bounds decide, not the newlines in the text.
-//! S2. A chunk in which no line passes is never decoded beyond its text.
+//! S2. A chunk in which no line passes is never decoded beyond its text and line bounds.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use hashbrown::HashMap;
 
 use super::answer::{QueryError, QueryStats};
 use super::prune::{Unit, internal};
-use crate::logql::pipeline::LineMatcher;
-use crate::model::level::{Detected, detect_level};
+use crate::logql::Probe;
+use crate::logql::pipeline::{LineMatcher, Pipeline};
+use crate::model::level::{Detected, detect_level, level_of_labels, level_of_line};
 use crate::model::log::Metadata;
 use crate::model::{Labels, Timestamp};
 use crate::store::StoreError;
@@ -24,6 +25,7 @@ use crate::store::deletion::any_of;
 pub struct Lines<'a> {
     pub text: &'a [u8],
     pub ends: &'a [u32],
+    /// Empty when the sieve wants no times.
     pub at: &'a [Timestamp],
     pub metadata: &'a [u32],
     pub sets: &'a [Metadata],
@@ -59,21 +61,54 @@ thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::default());
 }
 
+/// Which lines of a unit are looked at, and what of them.
+#[derive(Clone, Copy)]
+pub struct Sieve<'p> {
+    pub filters: &'p [LineMatcher],
+    /// Judges lines without metadata.
+    probe: Option<&'p Probe>,
+    /// False: nobody looks at the times of a chunk's lines.
+    pub times: bool,
+}
+
+impl<'p> Sieve<'p> {
+    /// The lines of this stream that may come through a pipeline.
+    pub fn of(pipeline: &'p Pipeline, stream: &Labels) -> Self {
+        Self {
+            filters: pipeline.leading_filters(),
+            probe: pipeline.probe().filter(|probe| probe.holds_for(stream)),
+            times: true,
+        }
+    }
+
+    /// Drops the lines that the probe rules out.
+    fn probe(&self, text: &[u8], ends: &[u32], has_metadata: bool, hits: &mut Vec<u32>) {
+        if let Some(probe) = self.probe.filter(|_| !has_metadata) {
+            hits.retain(|index| probe.may_pass(line_of(text, ends, *index as usize)));
+        }
+    }
+}
+
 /// Reads a unit and calls `visit` with its lines and the indices, ascending, of those that
-/// pass `filters` and are not deleted, once per block of lines; not at all when none is left.
-/// Times are not looked at.
+/// `sieve` leaves and that are not deleted, once per block of lines; not at all when none is
+/// left.
 pub fn scan(
     unit: &Unit,
-    filters: &[LineMatcher],
+    sieve: Sieve<'_>,
     stats: &mut QueryStats,
     mut visit: impl FnMut(&Lines<'_>, &[u32]) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
     if unit.deletions().is_empty() {
-        return scan_all(unit, filters, stats, visit);
+        return scan_all(unit, sieve, stats, visit);
     }
     let mut is_deleted = any_of(unit.deletions(), &unit.stream().labels);
     let mut left = Vec::new();
-    scan_all(unit, filters, stats, |lines, hits| {
+    // Delete requests look at times.
+    let sieve = Sieve {
+        times: true,
+        ..sieve
+    };
+    scan_all(unit, sieve, stats, |lines, hits| {
         left.clear();
         left.extend(hits.iter().copied().filter(|index| {
             let i = *index as usize;
@@ -88,7 +123,7 @@ pub fn scan(
 
 fn scan_all(
     unit: &Unit,
-    filters: &[LineMatcher],
+    sieve: Sieve<'_>,
     stats: &mut QueryStats,
     mut visit: impl FnMut(&Lines<'_>, &[u32]) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
@@ -100,8 +135,14 @@ fn scan_all(
                 stats.lines += block.len() as u64;
                 stats.bytes += block.line_bytes();
                 let mut hits = Vec::new();
-                find(&block.text, filters, || Ok(&block.ends[..]), &mut hits)
-                    .map_err(QueryError::Internal)?;
+                find(
+                    &block.text,
+                    sieve.filters,
+                    || Ok(&block.ends[..]),
+                    &mut hits,
+                )
+                .map_err(QueryError::Internal)?;
+                sieve.probe(&block.text, &block.ends, !block.sets.is_empty(), &mut hits);
                 if !hits.is_empty() {
                     let lines = Lines {
                         text: &block.text,
@@ -124,7 +165,7 @@ fn scan_all(
             stats.lines += u64::from(meta.lines);
             stats.bytes += meta.line_bytes;
             let read = partition.data(meta.number, |bytes| {
-                read_chunk(bytes, filters, buffers, &mut visit)
+                read_chunk(bytes, sieve, buffers, &mut visit)
             });
             if buffers.text.capacity() > KEEP_BYTES {
                 *buffers = Buffers::default();
@@ -146,7 +187,7 @@ fn scan_all(
 /// The outer error is a damaged chunk, the inner one is the visitor's.
 fn read_chunk(
     bytes: &[u8],
-    filters: &[LineMatcher],
+    sieve: Sieve<'_>,
     buffers: &mut Buffers,
     visit: &mut impl FnMut(&Lines<'_>, &[u32]) -> Result<(), QueryError>,
 ) -> Result<Result<(), QueryError>, String> {
@@ -161,19 +202,23 @@ fn read_chunk(
     chunk.text(text)?;
     ends.clear();
     hits.clear();
+    at.clear();
     find(
         text,
-        filters,
+        sieve.filters,
         || {
             chunk.ends(scratch, ends)?;
             Ok(&ends[..])
         },
         hits,
     )?;
+    sieve.probe(text, ends, chunk.has_metadata(), hits);
     if hits.is_empty() {
         return Ok(Ok(()));
     }
-    chunk.times(scratch, at)?;
+    if sieve.times {
+        chunk.times(scratch, at)?;
+    }
     let (metadata, sets) = chunk.metadata(scratch)?;
     let lines = Lines {
         text,
@@ -291,6 +336,8 @@ fn follow(
 /// Adds `detected_level` to the metadata of lines as they are read. Sets are made once per
 /// level and set of metadata, not per line.
 pub struct Leveler {
+    /// The labels of the stream at hand, and the level that they alone decide.
+    of_stream: Option<(Labels, Option<Box<str>>)>,
     plain: HashMap<Box<str>, Metadata>,
     /// The set that the last ones were made from.
     base: Option<Metadata>,
@@ -300,6 +347,7 @@ pub struct Leveler {
 impl Leveler {
     pub fn new() -> Self {
         Self {
+            of_stream: None,
             plain: HashMap::new(),
             base: None,
             on_base: HashMap::new(),
@@ -308,8 +356,19 @@ impl Leveler {
 
     /// The line's metadata with its level.
     pub fn level(&mut self, labels: &Labels, metadata: Option<&Metadata>, line: &[u8]) -> Metadata {
+        let of_stream = match &mut self.of_stream {
+            Some((known, level)) if known.is_same(labels) => level,
+            slot => {
+                let level = level_of_labels(labels).map(|level| level.as_str().into());
+                &mut slot.insert((labels.clone(), level)).1
+            }
+        };
         let pairs: &[(Arc<str>, Arc<str>)] = metadata.map_or(&[], |m| m);
-        let level: Detected<'_> = detect_level(labels, pairs, line);
+        let level: Detected<'_> = match of_stream {
+            Some(level) if pairs.is_empty() => Detected::Other(level),
+            None if pairs.is_empty() => Detected::Level(level_of_line(line)),
+            _ => detect_level(labels, pairs, line),
+        };
         let level = level.as_str();
         let made = match metadata {
             None => &mut self.plain,

@@ -18,7 +18,7 @@ use super::Querier;
 use super::answer::{LogQuery, QueryError, QueryStats};
 use super::logs::{collect, compile_error};
 use super::prune::{AsOf, Unit};
-use super::scan::{Leveler, scan};
+use super::scan::{Leveler, Sieve, scan};
 use crate::logql::ast::LogExpr;
 use crate::logql::pipeline::{Pipeline, Runner};
 use crate::model::{Day, Direction, Labels, TimeRange, Timestamp};
@@ -350,7 +350,7 @@ impl Through {
         let mut stats = QueryStats::default();
         scan(
             &lines,
-            self.pipeline.leading_filters(),
+            Sieve::of(&self.pipeline, &stream.labels),
             &mut stats,
             |lines, hits| {
                 for index in hits {

@@ -4,6 +4,8 @@
 //!     or [`Account::take`]. Only [`Account::set`], for what others allocate (RocksDB,
 //!     tantivy), may exceed it; then nobody else gets anything.
 //! P2. A permit gives back what it took exactly once, when dropped.
+//! P3. Nobody is refused before those who hold what they can do without were asked to give
+//!     it back ([`Budget::on_pressure`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +23,18 @@ struct Shared {
     limit: usize,
     used: AtomicUsize,
     accounts: Mutex<Vec<Arc<Entry>>>,
+    caches: Caches,
     freed: Notify,
+}
+
+/// Who gives memory back when asked.
+#[derive(Default)]
+struct Caches(Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>);
+
+impl std::fmt::Debug for Caches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} caches", self.0.lock().len())
+    }
 }
 
 #[derive(Debug)]
@@ -69,6 +82,7 @@ impl Budget {
             limit,
             used: AtomicUsize::new(0),
             accounts: Mutex::new(Vec::new()),
+            caches: Caches::default(),
             freed: Notify::new(),
         }))
     }
@@ -98,6 +112,12 @@ impl Budget {
         self.0.limit
     }
 
+    /// Calls `give_back` whenever somebody would be refused (P3). It must not wait for a lock
+    /// that is held while memory is taken.
+    pub fn on_pressure(&self, give_back: impl Fn() + Send + Sync + 'static) {
+        self.0.caches.0.lock().push(Arc::new(give_back));
+    }
+
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
@@ -119,6 +139,17 @@ impl Budget {
 impl Account {
     /// Takes `bytes` now or not at all.
     pub fn try_take(&self, bytes: usize) -> Result<Permit, Exhausted> {
+        self.take_now(bytes).or_else(|refusal| {
+            if bytes > self.budget.limit {
+                return Err(refusal);
+            }
+            let caches = self.budget.caches.0.lock().clone();
+            caches.iter().for_each(|give_back| give_back());
+            self.take_now(bytes)
+        })
+    }
+
+    fn take_now(&self, bytes: usize) -> Result<Permit, Exhausted> {
         let taken = self
             .budget
             .used
@@ -175,6 +206,11 @@ impl Account {
 
     pub fn used(&self) -> usize {
         self.entry.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the whole budget.
+    pub fn limit(&self) -> usize {
+        self.budget.limit
     }
 
     /// Bytes that the whole budget has left.
@@ -238,6 +274,21 @@ mod tests {
         second.shrink_to(10);
         assert_eq!((budget.used(), a.used(), b.used()), (10, 0, 10));
         assert_eq!(budget.usage()[1].peak, 100);
+    }
+
+    #[test]
+    fn a_cache_gives_way_before_anybody_is_refused() {
+        let budget = Budget::new(10);
+        let cached = Arc::new(Mutex::new(budget.account("cache").try_take(8).ok()));
+        let cache = cached.clone();
+        budget.on_pressure(move || *cache.lock() = None);
+        let account = budget.account("a");
+        let small = account.try_take(2).expect("fits beside the cache");
+        assert!(cached.lock().is_some());
+        assert!(account.try_take(11).is_err(), "can never fit");
+        assert!(cached.lock().is_some(), "nothing is given back in vain");
+        let large = account.try_take(8).expect("the cache gives way");
+        assert_eq!((small.bytes() + large.bytes(), budget.used()), (10, 10));
     }
 
     #[tokio::test]

@@ -109,6 +109,38 @@ impl Pool {
             .unwrap_or(Err(PoolError::Stopped))
     }
 
+    /// Runs all jobs, in parallel where threads are free, and gives their results in order.
+    ///
+    /// For work on the pool that has parts: the caller does what no other thread has begun,
+    /// so it never waits for a thread.
+    pub fn join<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        jobs: Vec<Box<dyn FnOnce() -> T + Send>>,
+    ) -> Result<Vec<T>, PoolError> {
+        let parts: Vec<Part<T>> = jobs.into_iter().map(Part::Waits).collect();
+        let shared = Arc::new((Mutex::new(parts), Condvar::new()));
+        let count = shared.0.lock().len();
+        for index in 1..count {
+            let shared = shared.clone();
+            self.push(lane, Box::new(move || run_part(&shared, index)));
+        }
+        (0..count).for_each(|index| run_part(&shared, index));
+        let mut parts = shared.0.lock();
+        let mut results = Vec::with_capacity(count);
+        for index in 0..count {
+            let result = loop {
+                match std::mem::replace(&mut parts[index], Part::Runs) {
+                    Part::Done(result) => break result,
+                    other => parts[index] = other,
+                }
+                shared.1.wait(&mut parts);
+            };
+            results.push(result?);
+        }
+        Ok(results)
+    }
+
     /// Lets running work end; what still waits is dropped.
     pub fn stop(&self) {
         let mut queues = self.shared.queues.lock();
@@ -127,6 +159,32 @@ impl Pool {
         drop(queues);
         self.shared.wake.notify_one();
     }
+}
+
+/// A job of [`Pool::join`].
+enum Part<T> {
+    Waits(Box<dyn FnOnce() -> T + Send>),
+    /// On some thread, or its result is taken.
+    Runs,
+    Done(Result<T, PoolError>),
+}
+
+/// Runs a part unless somebody else does.
+fn run_part<T>((parts, done): &(Mutex<Vec<Part<T>>>, Condvar), index: usize) {
+    let job = {
+        let mut parts = parts.lock();
+        match std::mem::replace(&mut parts[index], Part::Runs) {
+            Part::Waits(job) => job,
+            other => {
+                parts[index] = other;
+                return;
+            }
+        }
+    };
+    let result = catch_unwind(AssertUnwindSafe(job))
+        .map_err(|panic| PoolError::Panicked(panic_text(&*panic)));
+    parts.lock()[index] = Part::Done(result);
+    done.notify_one();
 }
 
 fn work(shared: &Shared) {
@@ -169,6 +227,29 @@ mod tests {
         assert_eq!(pool.run(Lane::Second, || 7).await, Ok(7));
         pool.stop();
         assert_eq!(pool.run(Lane::Second, || 7).await, Err(PoolError::Stopped));
+    }
+
+    #[tokio::test]
+    async fn parts_are_joined_though_every_thread_waits_for_its_own() {
+        let pool = Pool::new(2).expect("threads");
+        let ask = |n: u32| {
+            let inner = pool.clone();
+            pool.run(Lane::Second, move || {
+                let job = |i: u32| Box::new(move || n * 10 + i) as Box<dyn FnOnce() -> u32 + Send>;
+                inner.join(Lane::Second, (0..5).map(job).collect())
+            })
+        };
+        let (a, b, c) = tokio::join!(ask(1), ask(2), ask(3));
+        assert_eq!(a, Ok(Ok(vec![10, 11, 12, 13, 14])));
+        assert_eq!(b, Ok(Ok(vec![20, 21, 22, 23, 24])));
+        assert_eq!(c, Ok(Ok(vec![30, 31, 32, 33, 34])));
+        let broken: Vec<Box<dyn FnOnce() -> u8 + Send>> =
+            vec![Box::new(|| 1), Box::new(|| panic!("boom"))];
+        let broken = pool.join(Lane::Second, broken);
+        assert_eq!(broken, Err(PoolError::Panicked("boom".into())));
+        pool.stop();
+        let alone: Vec<Box<dyn FnOnce() -> u8 + Send>> = vec![Box::new(|| 1), Box::new(|| 2)];
+        assert_eq!(pool.join(Lane::Second, alone), Ok(vec![1, 2]));
     }
 
     #[tokio::test]

@@ -131,7 +131,14 @@ impl Keeper {
                 shared.inbox.push_internal(Internal::Retain);
                 let before = shared.options.clock.now() - CATALOG_IDLE;
                 let partitions: Vec<_> = shared.open.lock().partitions.values().cloned().collect();
-                partitions.iter().for_each(|p| p.evict(before));
+                let (kept, others) = newest_days(partitions);
+                others.iter().for_each(|p| p.evict(before));
+                for partition in kept {
+                    if let Err(error) = partition.warm() {
+                        // Whoever asks for the day is told.
+                        tracing::warn!(partition = %partition.name, "not loaded: {error}");
+                    }
+                }
             }
             let journal = shared.journal_bytes.load(Ordering::Relaxed);
             if journal > MAX_JOURNAL {
@@ -157,6 +164,24 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Days of each signal whose catalog and index are always at hand: nearly all queries are over
+/// the last 24 hours, and the first one should not have to wait.
+const WARM_DAYS: usize = 2;
+
+/// The newest days of each signal, and the others.
+fn newest_days(mut days: Vec<Arc<Partition>>) -> (Vec<Arc<Partition>>, Vec<Arc<Partition>>) {
+    days.sort_by_key(|p| std::cmp::Reverse(p.id.day));
+    let (mut logs, mut spans) = (0, 0);
+    days.into_iter().partition(|partition| {
+        let seen = match partition.id.signal {
+            Signal::Logs => &mut logs,
+            Signal::Spans => &mut spans,
+        };
+        *seen += 1;
+        *seen <= WARM_DAYS
+    })
 }
 
 /// Makes everything sealed so far safe and tells the journal what it may forget (C1).

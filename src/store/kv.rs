@@ -200,13 +200,24 @@ impl Kv {
         &self,
         family: &str,
         prefix: &[u8],
+        visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.scan_from(family, prefix, prefix, visit)
+    }
+
+    /// The same from the key `from` on.
+    pub fn scan_from(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        from: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
         let handle = self.family(family)?;
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut rows = self.db.raw_iterator_cf_opt(&handle, options);
-        rows.seek(prefix);
+        rows.seek(from);
         while let Some((key, value)) = rows.item() {
             if !key.starts_with(prefix) || !visit(key, value) {
                 return Ok(());
@@ -300,6 +311,8 @@ fn base_options(buffers: &WriteBufferManager) -> Options {
     o.set_max_background_jobs(2);
     o.set_max_subcompactions(1);
     o.set_max_open_files(128);
+    // Queries read chunks in their order on the disk: the kernel may read ahead.
+    o.set_advise_random_on_open(false);
     o.set_max_total_wal_size(16 << 20);
     o.set_bytes_per_sync(1 << 20);
     o.set_wal_bytes_per_sync(512 << 10);

@@ -55,6 +55,7 @@ pub use streams::Stream;
 
 use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
+use crate::runtime::pool::Pool;
 use deletion::eraser::Eraser;
 use deletion::{DeleteError, DeleteRequest};
 use inbox::{Append, Internal};
@@ -93,6 +94,11 @@ impl Store {
     /// is replayed behind (see [`Store::is_recovered`]).
     pub fn open(options: Options) -> Result<Self, StoreError> {
         recovery::open(options)
+    }
+
+    /// Where its CPU work runs.
+    pub fn pool(&self) -> &Pool {
+        &self.0.shared.options.pool
     }
 
     /// Queues something to keep. Never waits: an error means that there is no room now.

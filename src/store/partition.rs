@@ -144,7 +144,18 @@ impl Partition {
     /// Creates the day, or opens it when it exists.
     pub fn create(id: PartitionId, kv: Arc<Kv>, layout: &Layout) -> Result<Self, StoreError> {
         kv.create_family(&id.name())?;
-        Self::open(id, kv, layout)
+        let partition = Self::open(id, kv, layout)?;
+        {
+            // A new day's catalog grows with it: nothing has to be loaded for the first query.
+            let mut state = partition.state.lock();
+            if state.next_number == 0 {
+                match id.signal {
+                    Signal::Logs => state.chunks = Some(Catalog::default()),
+                    Signal::Spans => state.blocks = Some(Catalog::default()),
+                }
+            }
+        }
+        Ok(partition)
     }
 
     /// The streams that the day lists, with their tenant and labels as stored.
@@ -424,10 +435,16 @@ impl Partition {
     }
 
     /// Visits the gram filters from number `from` on, in order, until `visit` returns false.
-    pub fn filters(&self, mut visit: impl FnMut(u32, &[u8]) -> bool) -> Result<(), StoreError> {
-        self.kv.scan(&self.name, &[prefix::FILTER], |key, value| {
-            number_of_key(key).is_none_or(|number| visit(number, value))
-        })
+    pub fn filters_from(
+        &self,
+        from: u32,
+        mut visit: impl FnMut(u32, &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let from = number_key(prefix::FILTER, from);
+        self.kv
+            .scan_from(&self.name, &[prefix::FILTER], &from, |key, value| {
+                number_of_key(key).is_none_or(|number| visit(number, value))
+            })
     }
 
     /// Numbers of the blocks that hold spans of a trace.
@@ -505,6 +522,21 @@ impl Partition {
             .sum();
         let loaded = state.chunks.is_some() || state.blocks.is_some();
         words + state.streams.len() * 24 + if loaded { state.memory } else { 0 }
+    }
+
+    /// Has at hand what the first query over the day would have to load.
+    pub fn warm(&self) -> Result<(), StoreError> {
+        let loaded = {
+            let state = self.state.lock();
+            state.chunks.is_some() || state.blocks.is_some()
+        };
+        if !loaded {
+            match self.id.signal {
+                Signal::Logs => drop(self.chunks(self.used_at.load(Ordering::Relaxed))?),
+                Signal::Spans => drop(self.blocks(self.used_at.load(Ordering::Relaxed))?),
+            }
+        }
+        self.index.view().map(drop)
     }
 
     /// Lets go of a catalog that nobody asked for since `before`.

@@ -10,6 +10,7 @@ mod crash;
 mod delete;
 mod drilldown;
 mod files;
+mod kept_results;
 mod loki_cases;
 mod naive;
 mod otlp_logs;

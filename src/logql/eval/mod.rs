@@ -11,10 +11,12 @@ use crate::model::series::{Grid, Matrix, Series};
 
 mod aggregate;
 mod binary;
+mod functions;
 mod label_replace;
 pub mod range;
+mod windows;
 
-pub use range::{Accumulator, Sampler};
+pub use range::{Accumulator, Part, Sampler};
 
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq)]

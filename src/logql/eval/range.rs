@@ -7,6 +7,8 @@
 use hashbrown::HashMap;
 
 use super::EvalError;
+use super::functions::over_samples;
+use super::windows::{Cell, Windows};
 use crate::logql::ast::{Conversion, MetricExpr, RangeAggregation, RangeFunction};
 use crate::logql::entry::{Entry, NameId};
 use crate::logql::pipeline::{Outcome, Runner};
@@ -24,35 +26,6 @@ const EXTRACTION_ERROR: &str = "SampleExtractionErr";
 /// Series keys remembered by a sampler.
 const MAX_KEYS: usize = 20_000;
 
-/// Where the windows lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Windows {
-    grid: Grid,
-    range: i64,
-    offset: i64,
-}
-
-impl Windows {
-    /// The evaluation times whose window holds `at`, as a half-open range of grid indices.
-    fn holding(&self, at: Timestamp) -> (usize, usize) {
-        let first = at.saturating_add(self.offset);
-        let behind = first.saturating_add(self.range);
-        (self.index(first), self.index(behind))
-    }
-
-    /// The first grid index at or after `at`, at most the grid's length.
-    fn index(&self, at: Timestamp) -> usize {
-        let distance = at.saturating_sub(self.grid.start);
-        if distance <= 0 {
-            return 0;
-        }
-        let index = (distance - 1) / self.grid.step + 1;
-        usize::try_from(index)
-            .unwrap_or(usize::MAX)
-            .min(self.grid.len())
-    }
-}
-
 /// What has been gathered of one series.
 #[derive(Clone, Debug)]
 enum Cells {
@@ -63,10 +36,38 @@ enum Cells {
     Samples(Vec<(Timestamp, f64)>),
 }
 
+/// What one chunk gives to a leaf: samples by series, for windows that are unions of its
+/// buckets.
+#[derive(Clone, Debug)]
+pub struct Part(Vec<(Labels, PartCells)>);
+
+#[derive(Clone, Debug)]
+enum PartCells {
+    /// Any time of a bucket, and the bucket's lines and bytes.
+    Counts(Box<[(Timestamp, u32, u64)]>),
+    Samples(Box<[(Timestamp, f64)]>),
+}
+
+impl Part {
+    /// Close to the memory it takes, bytes.
+    pub fn memory(&self) -> usize {
+        let of_cells = |cells: &PartCells| match cells {
+            PartCells::Counts(cells) => 24 * cells.len(),
+            PartCells::Samples(samples) => 16 * samples.len(),
+        };
+        let of_labels = |labels: &Labels| 64 + labels.text_bytes() + 96 * labels.len();
+        let series = self.0.iter();
+        let series = series.map(|(labels, cells)| of_labels(labels) + of_cells(cells));
+        64 + series.sum::<usize>()
+    }
+}
+
 /// Samples of a leaf, by series.
 #[derive(Clone, Debug)]
 pub struct Accumulator {
     windows: Windows,
+    /// Of the last entry.
+    cell: Cell,
     function: RangeFunction,
     parameter: f64,
     unwraps: bool,
@@ -80,12 +81,18 @@ pub struct Accumulator {
 
 impl Accumulator {
     pub fn new(aggregation: &RangeAggregation, grid: Grid) -> Self {
+        let windows = Windows {
+            grid,
+            range: aggregation.over.range,
+            offset: aggregation.over.offset,
+        };
+        Self::over(aggregation, windows)
+    }
+
+    fn over(aggregation: &RangeAggregation, windows: Windows) -> Self {
         Self {
-            windows: Windows {
-                grid,
-                range: aggregation.over.range,
-                offset: aggregation.over.offset,
-            },
+            windows,
+            cell: windows.cell(windows.grid.start),
             function: aggregation.function,
             parameter: aggregation.parameter.unwrap_or(0.0),
             unwraps: aggregation.over.unwrap.is_some()
@@ -162,7 +169,7 @@ impl Accumulator {
         lines: u64,
         bytes: u64,
     ) -> bool {
-        let (from, to) = self.windows.holding(first);
+        let (from, to) = self.holding(first);
         if first != last && self.windows.holding(last) != (from, to) {
             return false;
         }
@@ -186,9 +193,18 @@ impl Accumulator {
         }
     }
 
+    #[inline]
+    fn holding(&mut self, at: Timestamp) -> (usize, usize) {
+        if !self.cell.holds(at) {
+            self.cell = self.windows.cell(at);
+        }
+        (self.cell.from, self.cell.to)
+    }
+
     /// Whether a window holds this time.
-    pub fn wants(&self, at: Timestamp) -> bool {
-        let (from, to) = self.windows.holding(at);
+    #[inline]
+    pub fn wants(&mut self, at: Timestamp) -> bool {
+        let (from, to) = self.holding(at);
         from < to
     }
 
@@ -223,6 +239,60 @@ impl Accumulator {
                 (Cells::Samples(samples), Cells::Samples(more)) => samples.extend(more),
                 // Accumulators of one leaf hold one kind.
                 (_, _) => debug_assert!(false, "accumulators of different leaves"),
+            }
+        }
+    }
+
+    /// What was gathered, as a part of something larger; `None` when an entry had an error.
+    pub fn into_part(self) -> Option<Part> {
+        if self.error.is_some() {
+            return None;
+        }
+        let grid = self.windows.grid;
+        let mut part = Vec::with_capacity(self.series.len());
+        for (labels, cells) in self.series {
+            let cells = match cells {
+                Cells::Samples(samples) => PartCells::Samples(samples.into()),
+                Cells::Counts { lines, bytes } => {
+                    let (mut line_sum, mut byte_sum) = (0i64, 0i64);
+                    let mut cells = Vec::new();
+                    for (step, change) in lines.iter().enumerate().take(grid.len()) {
+                        line_sum += change;
+                        byte_sum += bytes.get(step).copied().unwrap_or(0);
+                        if line_sum > 0 {
+                            let count = u32::try_from(line_sum).ok()?;
+                            cells.push((grid.at(step), count, byte_sum as u64));
+                        }
+                    }
+                    PartCells::Counts(cells.into())
+                }
+            };
+            part.push((labels, cells));
+        }
+        Some(Part(part))
+    }
+
+    /// Adds a part whose buckets make up the windows here.
+    pub fn add_part(&mut self, part: &Part) {
+        for (labels, cells) in &part.0 {
+            let mut series = None;
+            match cells {
+                PartCells::Counts(cells) => {
+                    for (at, lines, bytes) in cells {
+                        if self.wants(*at) {
+                            let number = *series.get_or_insert_with(|| self.series(labels));
+                            self.add_counts(number, *at, *at, u64::from(*lines), *bytes);
+                        }
+                    }
+                }
+                PartCells::Samples(samples) => {
+                    for (at, value) in samples {
+                        if self.wants(*at) {
+                            let number = *series.get_or_insert_with(|| self.series(labels));
+                            self.add(number, *at, *value);
+                        }
+                    }
+                }
             }
         }
     }
@@ -283,145 +353,6 @@ impl Accumulator {
     }
 }
 
-/// Evaluates a function over the samples in every window.
-fn over_samples(
-    windows: Windows,
-    function: RangeFunction,
-    parameter: f64,
-    mut samples: Vec<(Timestamp, f64)>,
-) -> Vec<Option<f64>> {
-    samples.sort_by_key(|(at, _)| *at);
-    let (mut from, mut to) = (0, 0);
-    let mut sorted = Vec::new();
-    (0..windows.grid.len())
-        .map(|step| {
-            let end = windows.grid.at(step).saturating_sub(windows.offset);
-            let start = end.saturating_sub(windows.range);
-            while samples.get(to).is_some_and(|(at, _)| *at <= end) {
-                to += 1;
-            }
-            while from < to && samples[from].0 <= start {
-                from += 1;
-            }
-            let window = &samples[from..to];
-            (!window.is_empty())
-                .then(|| over_window(windows.range, function, parameter, window, &mut sorted))
-        })
-        .collect()
-}
-
-fn over_window(
-    range: i64,
-    function: RangeFunction,
-    parameter: f64,
-    window: &[(Timestamp, f64)],
-    sorted: &mut Vec<f64>,
-) -> f64 {
-    let values = window.iter().map(|(_, value)| *value);
-    match function {
-        RangeFunction::SumOverTime => values.sum(),
-        RangeFunction::Rate => values.sum::<f64>() / (range as f64 / SECOND as f64),
-        RangeFunction::AvgOverTime => mean(values),
-        RangeFunction::MinOverTime => extreme(values, |value, best| value < best),
-        RangeFunction::MaxOverTime => extreme(values, |value, best| value > best),
-        RangeFunction::StdvarOverTime => variance(values),
-        RangeFunction::StddevOverTime => variance(values).sqrt(),
-        RangeFunction::QuantileOverTime => {
-            sorted.clear();
-            sorted.extend(values);
-            quantile(parameter, sorted)
-        }
-        RangeFunction::FirstOverTime => window[0].1,
-        RangeFunction::LastOverTime => window[window.len() - 1].1,
-        RangeFunction::RateCounter => counter_rate(range, window),
-        RangeFunction::CountOverTime
-        | RangeFunction::BytesOverTime
-        | RangeFunction::BytesRate
-        | RangeFunction::AbsentOverTime => window.len() as f64,
-    }
-}
-
-/// A running mean, so that a sum of large values does not overflow; infinities stay.
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut mean, mut count) = (0.0f64, 0.0);
-    for value in values {
-        count += 1.0;
-        if mean.is_infinite()
-            && (!value.is_finite() && !value.is_nan() && (mean > 0.0) == (value > 0.0)
-                || value.is_finite())
-        {
-            continue;
-        }
-        mean += value / count - mean / count;
-    }
-    mean
-}
-
-fn extreme(values: impl Iterator<Item = f64>, better: fn(f64, f64) -> bool) -> f64 {
-    values.fold(f64::NAN, |best, value| {
-        if better(value, best) || best.is_nan() {
-            value
-        } else {
-            best
-        }
-    })
-}
-
-/// Of the population, by Welford's recurrence.
-fn variance(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut mean, mut squares, mut count) = (0.0, 0.0, 0.0);
-    for value in values {
-        count += 1.0;
-        let delta = value - mean;
-        mean += delta / count;
-        squares += delta * (value - mean);
-    }
-    squares / count
-}
-
-fn quantile(q: f64, values: &mut [f64]) -> f64 {
-    if q < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if q > 1.0 {
-        return f64::INFINITY;
-    }
-    // NaN sorts first.
-    values.sort_by(|a, b| {
-        a.partial_cmp(b)
-            .unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
-    });
-    let rank = q * (values.len() - 1) as f64;
-    let lower = rank.floor().max(0.0) as usize;
-    let upper = (lower + 1).min(values.len() - 1);
-    let weight = rank - rank.floor();
-    values[lower] * (1.0 - weight) + values[upper] * weight
-}
-
-/// The increase per second of a counter that may have been reset. As in Loki, which mixes units
-/// here: the time between samples is taken in microseconds, the range in seconds.
-fn counter_rate(range: i64, window: &[(Timestamp, f64)]) -> f64 {
-    let (Some((start, first)), Some((end, last))) = (window.first(), window.last()) else {
-        return 0.0;
-    };
-    if window.len() < 2 {
-        return 0.0;
-    }
-    let resets: f64 = window
-        .windows(2)
-        .filter(|pair| pair[1].1 < pair[0].1)
-        .map(|pair| pair[0].1)
-        .sum();
-    let increase = last - first + resets;
-    let range = range as f64 / SECOND as f64;
-    let sampled = (end - start) as f64 / 1000.0;
-    let mut extension = range;
-    if increase > 0.0 && *first >= 0.0 {
-        extension = extension.min(sampled * (first / increase));
-    }
-    increase * (sampled + extension) / sampled / range
-}
-
 /// The labels that a selector fixes: named once, by equality.
 fn absent_labels(aggregation: &RangeAggregation) -> Labels {
     let matchers = &aggregation.over.log.matchers;
@@ -458,6 +389,21 @@ struct Book<'p> {
 
 impl<'p> Sampler<'p> {
     pub fn new(leaf: &'p Leaf, grid: Grid) -> Self {
+        Self::feeding(leaf, Accumulator::new(&leaf.aggregation, grid))
+    }
+
+    /// For a part of the data: windows of length `range`, whatever the leaf asks for.
+    pub fn of_part(leaf: &'p Leaf, grid: Grid, range: i64) -> Self {
+        let offset = 0;
+        let windows = Windows {
+            grid,
+            range,
+            offset,
+        };
+        Self::feeding(leaf, Accumulator::over(&leaf.aggregation, windows))
+    }
+
+    fn feeding(leaf: &'p Leaf, accumulator: Accumulator) -> Self {
         let keeps_errors = matches!(
             &leaf.group,
             Group::By(names) if names.iter().any(|name| name == "__error__")
@@ -466,7 +412,7 @@ impl<'p> Sampler<'p> {
             runner: leaf.pipeline.runner(),
             book: Book {
                 leaf,
-                accumulator: Accumulator::new(&leaf.aggregation, grid),
+                accumulator,
                 keys: Map::default(),
                 plain: None,
                 key: Vec::new(),
@@ -486,8 +432,31 @@ impl<'p> Sampler<'p> {
     }
 
     /// Whether an entry of this time would be looked at.
-    pub fn wants(&self, at: Timestamp) -> bool {
+    #[inline]
+    pub fn wants(&mut self, at: Timestamp) -> bool {
         self.book.accumulator.wants(at)
+    }
+
+    /// Whether entries of `first..=last` all lie in the same windows.
+    pub fn same_windows(&self, first: Timestamp, last: Timestamp) -> bool {
+        let windows = self.book.accumulator.windows;
+        windows.holding(first) == windows.holding(last)
+    }
+
+    /// Adds `lines` entries of the windows of `at`, which all passed the leading line filters
+    /// and differ in nothing that makes samples. For pipelines of line filters only.
+    pub fn add_alike(&mut self, at: Timestamp, lines: u64, bytes: u64) {
+        if lines == 0 || !self.wants(at) {
+            return;
+        }
+        if let Some(mut outcome) = self.runner.run_rest(at, b"", None) {
+            let series = self.book.series(&mut outcome.entry);
+            let added = self
+                .book
+                .accumulator
+                .add_counts(series, at, at, lines, bytes);
+            debug_assert!(added, "only counts are alike");
+        }
     }
 
     /// Runs one entry through the whole pipeline. True: it gave a sample.
@@ -561,6 +530,11 @@ impl<'p> Sampler<'p> {
 
     pub fn accumulator(&self) -> &Accumulator {
         &self.book.accumulator
+    }
+
+    /// Adds what a part of the data gave before.
+    pub fn add_part(&mut self, part: &Part) {
+        self.book.accumulator.add_part(part);
     }
 
     pub fn into_accumulator(self) -> Accumulator {

@@ -58,8 +58,28 @@ impl Walk<'_, '_, '_> {
             return Ok(false);
         }
         let outer = self.name.len();
-        loop {
+        for position in 0.. {
             let (key, escaped) = self.reader.key()?;
+            if depth == 0 && !escaped && self.reader.peek() != Some(b'{') {
+                // Most members are such; their names need not be made.
+                let raw = &self.reader.text[key];
+                let value = self.reader.value()?;
+                let taken = match value {
+                    Value::Null | Value::Array(_) | Value::Object(_) => None,
+                    Value::Text(..) | Value::Plain(_) => {
+                        self.entry.extraction_of_key(position, raw)
+                    }
+                };
+                if let Some(id) = taken
+                    && self.take(id, value)?
+                {
+                    return Ok(true);
+                }
+                if !self.reader.more(b'}')? {
+                    return Ok(false);
+                }
+                continue;
+            }
             if outer > 0 {
                 self.name.push('_');
             }
@@ -85,18 +105,27 @@ impl Walk<'_, '_, '_> {
                 return Ok(false);
             }
         }
+        Ok(false)
     }
 
-    /// The value at hand, which is no object.
+    /// The value at hand, which is no object, under the name at hand.
     fn value(&mut self) -> Result<bool, &'static str> {
         let value = self.reader.value()?;
+        if matches!(value, Value::Null | Value::Array(_) | Value::Object(_)) {
+            return Ok(false);
+        }
+        match self.entry.extraction(&self.name) {
+            Some(id) => self.take(id, value),
+            None => Ok(false),
+        }
+    }
+
+    /// Makes a label of a value.
+    fn take(&mut self, id: NameId, value: Value) -> Result<bool, &'static str> {
         let (range, escaped) = match value {
             Value::Text(range, escaped) => (range, escaped),
             Value::Plain(range) => (range, false),
             Value::Null | Value::Array(_) | Value::Object(_) => return Ok(false),
-        };
-        let Some(id) = self.entry.extraction(&self.name) else {
-            return Ok(false);
         };
         let text = if escaped {
             let start = self.entry.arena().len();

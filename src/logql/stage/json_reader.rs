@@ -159,6 +159,44 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What follows on the end of a name in some text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// No value of a member with that name.
+    Nothing,
+    /// A text without escapes, a number or a boolean.
+    Value(Range<usize>),
+    /// Something with escapes.
+    Unclear,
+}
+
+/// Looks at what stands behind the end of a name that was found at `at`, wherever in the text.
+pub fn value_behind_name(text: &[u8], at: usize) -> Behind {
+    let mut reader = Reader { text, at };
+    // Names are trimmed.
+    while reader.peek().is_some_and(|b| b.is_ascii_whitespace()) {
+        reader.at += 1;
+    }
+    match reader.peek() {
+        Some(b'"') => reader.at += 1,
+        Some(b'\\') => return Behind::Unclear,
+        _ => return Behind::Nothing,
+    }
+    reader.blanks();
+    if !reader.eat(b':') {
+        return Behind::Nothing;
+    }
+    reader.blanks();
+    if matches!(reader.peek(), Some(b'{' | b'[')) {
+        return Behind::Nothing;
+    }
+    match reader.value() {
+        Ok(Value::Text(range, false) | Value::Plain(range)) => Behind::Value(range),
+        Ok(Value::Text(_, true)) => Behind::Unclear,
+        Ok(Value::Null | Value::Object(_) | Value::Array(_)) | Err(_) => Behind::Nothing,
+    }
+}
+
 /// Appends the text of a JSON string (between its quotes) to `out`.
 pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
     const BROKEN: &str = "invalid escape in string";

@@ -10,6 +10,53 @@ use crate::model::labels::{MatchOp, Matcher};
 /// How `__error__` calls a value that could not be converted.
 const FILTER_ERROR: &str = "LabelFilterErr";
 
+/// What a filter on one label asks of the label's value, apart from everything else.
+#[derive(Clone, Debug)]
+pub enum ValueTest {
+    Text(Matcher),
+    Number(Compare, f64),
+    Duration(Compare, i64),
+    Bytes(Compare, u64),
+}
+
+impl ValueTest {
+    /// The label's name and its test, for filters that reject entries without the label and
+    /// whatever else has happened to the entry.
+    pub fn of(filter: &LabelFilter) -> Option<(&str, Self)> {
+        match filter {
+            LabelFilter::Text(matcher) => {
+                (!matcher.matches("")).then(|| (&*matcher.name, Self::Text(matcher.clone())))
+            }
+            LabelFilter::Number { name, op, value } => Some((name, Self::Number(*op, *value))),
+            LabelFilter::Duration { name, op, value } => Some((name, Self::Duration(*op, *value))),
+            LabelFilter::Bytes { name, op, value } => Some((name, Self::Bytes(*op, *value))),
+            // Lets entries with errors through.
+            LabelFilter::Ip { .. } => None,
+            LabelFilter::And(..) | LabelFilter::Or(..) => None,
+        }
+    }
+
+    /// False: an entry whose label has this value is rejected.
+    pub fn may_pass(&self, value: &[u8]) -> bool {
+        // What can't be converted passes, with an error.
+        let Ok(text) = std::str::from_utf8(value) else {
+            return true;
+        };
+        match self {
+            Self::Text(matcher) => matcher.matches(text),
+            Self::Number(op, wanted) => text
+                .parse()
+                .map_or(true, |found: f64| op.holds(found, *wanted)),
+            Self::Duration(op, wanted) => {
+                units::go_duration(text).is_none_or(|found| op.holds(found, *wanted))
+            }
+            Self::Bytes(op, wanted) => {
+                units::byte_size(text).is_none_or(|found| op.holds(found, *wanted))
+            }
+        }
+    }
+}
+
 /// A label filter, ready to run.
 #[derive(Clone, Debug)]
 pub enum LabelTest {

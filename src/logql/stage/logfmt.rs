@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::json_reader::unescape;
-use super::name::push_sanitised;
 use super::{Step, Verdict};
 use crate::logql::ast;
 use crate::logql::entry::{Entry, NameId, Names, Text};
@@ -25,6 +24,11 @@ struct Broken {
     reason: &'static str,
 }
 
+#[inline]
+fn skip_while(line: &[u8], from: usize, accept: impl Fn(u8) -> bool) -> usize {
+    from + line[from..].iter().take_while(|b| accept(**b)).count()
+}
+
 struct Pairs<'l> {
     line: &'l [u8],
     at: usize,
@@ -34,24 +38,16 @@ impl Pairs<'_> {
     /// The next pair; an error stands for a pair that is broken, and reading can go on.
     fn next(&mut self) -> Option<Result<Pair, Broken>> {
         let line = self.line;
-        let skip_while = |from: usize, accept: fn(u8) -> bool| {
-            from + line[from..].iter().take_while(|b| accept(**b)).count()
-        };
-        self.at = skip_while(self.at, |b| b <= b' ');
+        self.at = skip_while(line, self.at, |b| b <= b' ');
         if self.at >= line.len() {
             return None;
         }
         let start = self.at;
-        self.at = skip_while(start, |b| b > b' ' && b != b'=' && b != b'"');
+        self.at = skip_while(line, start, |b| b > b' ' && b != b'=' && b != b'"');
         let key = start..self.at;
-        let broken = |pairs: &mut Self, reason| {
-            let at = pairs.at;
-            pairs.at = skip_while(at, |b| b > b' ');
-            Some(Err(Broken { at, reason }))
-        };
         match line.get(self.at) {
-            Some(b'"') => return broken(self, "unexpected quote in a key"),
-            Some(b'=') if key.is_empty() => return broken(self, "unexpected = without a key"),
+            Some(b'"') => return self.broken("unexpected quote in a key"),
+            Some(b'=') if key.is_empty() => return self.broken("unexpected = without a key"),
             Some(b'=') => self.at += 1,
             // A bare word.
             _ => {
@@ -63,20 +59,32 @@ impl Pairs<'_> {
                 }));
             }
         }
+        self.value(key)
+    }
+
+    /// The value at hand, of the pair with this key.
+    fn value(&mut self, key: Range<usize>) -> Option<Result<Pair, Broken>> {
+        let line = self.line;
         if line.get(self.at) == Some(&b'"') {
             return self.quoted(key);
         }
         let start = self.at;
-        self.at = skip_while(start, |b| b > b' ' && b != b'=' && b != b'"');
+        self.at = skip_while(line, start, |b| b > b' ' && b != b'=' && b != b'"');
         match line.get(self.at) {
-            Some(b'=') => broken(self, "unexpected = in a value"),
-            Some(b'"') => broken(self, "unexpected quote in a value"),
+            Some(b'=') => self.broken("unexpected = in a value"),
+            Some(b'"') => self.broken("unexpected quote in a value"),
             _ => Some(Ok(Pair {
                 key,
                 value: start..self.at,
                 escaped: false,
             })),
         }
+    }
+
+    fn broken(&mut self, reason: &'static str) -> Option<Result<Pair, Broken>> {
+        let at = self.at;
+        self.at = skip_while(self.line, at, |b| b > b' ');
+        Some(Err(Broken { at, reason }))
     }
 
     fn quoted(&mut self, key: Range<usize>) -> Option<Result<Pair, Broken>> {
@@ -104,6 +112,15 @@ impl Pairs<'_> {
             escaped = true;
             at = (at + 2).min(self.line.len());
         }
+    }
+}
+
+/// The value that begins at `at`, right behind an `=`, and whether it holds escapes; `None`:
+/// it is broken.
+pub fn value_at(line: &[u8], at: usize) -> Option<(Range<usize>, bool)> {
+    match (Pairs { line, at }).value(at..at)? {
+        Ok(pair) => Some((pair.value, pair.escaped)),
+        Err(_) => None,
     }
 }
 
@@ -144,7 +161,7 @@ impl Step for Logfmt {
     fn run(&self, entry: &mut Entry<'_>) -> Verdict {
         let failed = entry.with_line(|entry, line, text| {
             let mut pairs = Pairs { line, at: 0 };
-            let mut name = String::new();
+            let mut position = 0;
             while let Some(pair) = pairs.next() {
                 let pair = match pair {
                     Ok(pair) => pair,
@@ -154,11 +171,9 @@ impl Step for Logfmt {
                 if pair.value.is_empty() && !self.keep_empty {
                     continue;
                 }
-                name.clear();
-                if !push_sanitised(&mut name, &line[pair.key.clone()]) {
-                    continue;
-                }
-                let Some(id) = entry.extraction(&name) else {
+                position += 1;
+                let key = &line[pair.key.clone()];
+                let Some(id) = entry.extraction_of_key(position - 1, key) else {
                     continue;
                 };
                 match value_text(entry, line, text, &pair) {

@@ -12,11 +12,11 @@ mod drop_keep;
 pub mod ip;
 pub mod json;
 pub mod json_path;
-mod json_reader;
-mod label_filter;
+pub mod json_reader;
+pub mod label_filter;
 mod label_format;
 mod line_format;
-mod logfmt;
+pub mod logfmt;
 mod name;
 pub mod pattern;
 mod regexp;
@@ -24,6 +24,7 @@ pub mod template;
 mod unpack;
 
 pub use label_filter::LabelTest;
+pub use name::push_sanitised;
 
 /// What becomes of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

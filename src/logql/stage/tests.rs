@@ -387,3 +387,49 @@ fn only_leading_filters_run_over_whole_buffers() {
         assert!(!filter.single_regex().unwrap().is_local);
     }
 }
+
+/// Keys are remembered by their position in the lines before.
+#[test]
+fn the_keys_of_other_lines_change_no_labels() {
+    let lines = [
+        r#"{"a":"1","b":"2","c":{"d":"3"}}"#,
+        r#"{"b":"2","a":"1"}"#,
+        r#"{"a":{"x":"1"},"b":"4","":"5","6":"7"}"#,
+        r#"{"a b":"1","a_b":"2","app":"y","m":"z"}"#,
+        r#"{"c":null,"a":"\u0061","d":"e"}"#,
+        r#"{"a":"1","a":"2","b"#,
+        "a=1 b=2 c_d=3",
+        "b=2 a=1 \"x\" =y a=3 app=q m=r",
+        "bare a= b=\"2 3\" é=1 a-b=1 a_b=2",
+        "",
+    ];
+    for stages in [
+        "| json",
+        "| logfmt",
+        "| logfmt --keep-empty",
+        "| json | logfmt",
+    ] {
+        let pipeline = compile(stages).unwrap();
+        let labels = Labels::from_pairs([("app", "x")]);
+        let metadata = metadata(&[("m", "1")]);
+        let mut same = pipeline.runner();
+        same.bind(&labels);
+        let mut n = 0usize;
+        for _ in 0..200 {
+            // Every line comes behind every other.
+            n = (n * 31 + 7) % 1009;
+            let line = lines[n % lines.len()];
+            let found = same
+                .run(1, line.as_bytes(), Some(&metadata))
+                .unwrap()
+                .labels();
+            let mut fresh = pipeline.runner();
+            fresh.bind(&labels);
+            let expected = fresh
+                .run(1, line.as_bytes(), Some(&metadata))
+                .unwrap()
+                .labels();
+            assert_eq!(found, expected, "{stages} on {line}");
+        }
+    }
+}

@@ -414,7 +414,8 @@ fn unpack(line: &str, to: &mut Extraction<'_>) {
     });
     let Some(packed) = packed else { return };
     for (name, value) in &members {
-        if let (Json::Text(value), Some(name)) = (value, text::sanitised(&[name.clone()]))
+        if let (Json::Text(value), Some(name)) =
+            (value, text::sanitised(std::slice::from_ref(name)))
             && name != "_entry"
         {
             to.take(&name, value);

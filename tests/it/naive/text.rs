@@ -316,9 +316,7 @@ pub fn sanitised(parts: &[String]) -> Option<String> {
         if part.is_empty() {
             return None;
         }
-        if !name.is_empty() {
-            name.push('_');
-        } else if part.starts_with(|c: char| c.is_ascii_digit()) {
+        if !name.is_empty() || part.starts_with(|c: char| c.is_ascii_digit()) {
             name.push('_');
         }
         for c in part.chars() {

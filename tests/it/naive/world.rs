@@ -15,6 +15,7 @@ use watchpost::query::{LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, 
 use watchpost::runtime::clock::Clock;
 use watchpost::runtime::permits::Budget;
 use watchpost::runtime::pool::Pool;
+use watchpost::store::deletion::DeletionOptions;
 use watchpost::store::{Body, Durability, Options, Payload, RecordKind, Store, encode_batch};
 use watchpost::telemetry::metrics::Metrics;
 
@@ -59,6 +60,8 @@ impl World {
             durability: Durability::Flush,
             retention: None,
             min_free_bytes: 0,
+            mine_patterns: true,
+            deletion: DeletionOptions::default(),
             decoder: Arc::new(|_| Err("nothing is replayed here".into())),
             on_failure: Arc::new(|error| panic!("{error}")),
             clock: Clock::fixed(BASE + 5 * DAY),
