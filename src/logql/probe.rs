@@ -194,7 +194,7 @@ mod tests {
         "status_extracted > 3",
         "(status > 3 and __error__ = \"\") or dur < 2s",
         "status > 3 | dur > 1s",
-        "status = ip(\"500\") or status > 1",
+        "status = ip(\"10.0.0.1\") or status > 1",
     ];
 
     /// Text that looks like JSON or logfmt, or is a little broken.
