@@ -12,7 +12,7 @@ use super::logs::{add, compile_error};
 use super::partials::{Keeping, MAX_SERIES, Partials};
 use super::prune::{Unit, candidates, internal};
 use super::scan::{Leveler, Sieve, scan};
-use crate::logql::ast::{MetricExpr, Stage};
+use crate::logql::ast::MetricExpr;
 use crate::logql::eval::{self, Accumulator, EvalError, Sampler};
 use crate::logql::plan::{Group, Leaf, leaves};
 use crate::model::need::Need;
@@ -428,7 +428,8 @@ fn may_use_level(leaf: &Leaf) -> bool {
         Group::By(names) => names.iter().any(|name| name == "detected_level"),
         Group::All | Group::Without(_) => true,
     };
-    // A stage that names it has it somewhere in its text; a false alarm costs time only.
-    let names_it = |stage: &Stage| format!("{stage:?}").contains("detected_level");
-    in_labels || leaf.aggregation.over.log.stages.iter().any(names_it)
+    // A stage, or a filter of what is unwrapped, that names it has it somewhere in its text; a
+    // false alarm costs time only.
+    let names_it = format!("{:?}", leaf.aggregation).contains("detected_level");
+    in_labels || names_it
 }

@@ -35,7 +35,8 @@ trap finish EXIT
 # A server on free ports says in its log which it got.
 start() {
     [ -x "$program" ] || { echo "clients: no program $program; run make build" >&2; exit 1; }
-    local key arguments=(--storage-path "$temporary/data" --set jaeger.collector.grpc=127.0.0.1:0)
+    local key arguments=(--storage-path "$temporary/data" --set jaeger.collector.grpc=127.0.0.1:0
+        --set jaeger.agent.zipkin=127.0.0.1:0 --set zipkin.listen=127.0.0.1:0)
     for key in "${keys[@]}"; do arguments+=(--set "$key=127.0.0.1:0"); done
     : >"$temporary/config.toml"
     "$program" serve --config "$temporary/config.toml" "${arguments[@]}" >"$temporary/log" 2>&1 &

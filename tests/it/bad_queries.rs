@@ -41,8 +41,9 @@ fn push(appliance: &Appliance, at: i64, value: &str, line: &str) {
 #[track_caller]
 fn still_well(appliance: &Appliance) {
     push(appliance, now(), "alive", "still here");
-    let found = appliance.lines("{job=\"alive\"}");
-    assert_eq!(found.last().map(|(_, line)| &**line), Some("still here"));
+    let parameters = [("query", "{job=\"alive\"}"), ("limit", "1")];
+    let found = ask(appliance, RANGE, &parameters);
+    assert!(found.text().contains("still here"), "{}", found.text());
     let (_, peak) = appliance.resident();
     assert!(peak < MEMORY_MAX, "{} MB at the peak", peak >> 20);
 }

@@ -544,3 +544,63 @@ fn filter_only_leaves_the_disk_alone() {
     assert_eq!(texts(&appliance, "{job=\"f\"}").len(), 10);
     appliance.stop();
 }
+
+/// Bytes of `index/volume` for a job.
+#[track_caller]
+fn volume(appliance: &Appliance, job: &str, start: i64, end: i64) -> u64 {
+    let query = encoded(&format!("{{job=\"{job}\"}}"));
+    let path = format!("/loki/api/v1/index/volume?query={query}&start={start}&end={end}");
+    let answer = appliance.get("loki.listen", &path);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let result = answer.json()["data"]["result"].clone();
+    let value = result[0]["value"][1].as_str().map(str::to_owned);
+    value.map_or(0, |bytes| bytes.parse().expect("a number"))
+}
+
+#[test]
+fn volumes_patterns_and_kept_results_leave_deleted_lines_out() {
+    let mut appliance = eager()
+        .set("loki.delete_request_cancel_period", "\"2s\"")
+        .start();
+    let base = base();
+    let end = base + 600 * SECOND;
+    let mut all = mixed(base + 1, 500);
+    // Of another shape, so that their template is another.
+    for (_, line) in all.iter_mut().filter(|(_, line)| line.contains("secret")) {
+        line.insert_str(0, "a password in the ");
+    }
+    push(&appliance, "mixed", &all[..300]);
+    appliance.flush();
+    push(&appliance, "mixed", &all[300..]);
+    let bytes = |word: &str| -> u64 {
+        let lines = all.iter().filter(|(_, line)| line.contains(word));
+        lines.map(|(_, line)| line.len() as u64).sum()
+    };
+    // Reads lines, so that what chunks gave is kept.
+    let words = "sum(count_over_time({job=\"mixed\"} |= \"line\" [10m]))";
+    let query = encoded("{job=\"mixed\"}");
+    let patterns = format!("/loki/api/v1/patterns?query={query}&start={base}&end={end}");
+    let check = |appliance: &Appliance, stage: &str, secret: bool| {
+        let all = bytes("harmless") + if secret { bytes("secret") } else { 0 };
+        assert_eq!(volume(appliance, "mixed", base, end), all, "{stage}");
+        // Minutes that the range cuts as well.
+        let cut = volume(appliance, "mixed", base + 90 * SECOND, end - 90 * SECOND);
+        assert!(cut > 0 && cut < all, "{stage}: {cut}");
+        let lines = if secret { 500.0 } else { 400.0 };
+        for _ in 0..2 {
+            assert_eq!(sum(appliance, words, end), lines, "{stage}");
+        }
+        let answer = appliance.get("loki.listen", &patterns).text().to_owned();
+        assert!(answer.contains("harmless"), "{stage}: {answer}");
+        assert_eq!(answer.contains("secret"), secret, "{stage}: {answer}");
+    };
+    check(&appliance, "before", true);
+    delete(&appliance, "{job=\"mixed\"} |= \"secret\"", base, end);
+    check(&appliance, "asked for", false);
+    wait_processed(&appliance);
+    check(&appliance, "erased", false);
+    appliance.kill();
+    appliance.start();
+    appliance.wait_recovered();
+    check(&appliance, "after a crash", false);
+}

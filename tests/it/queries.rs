@@ -35,3 +35,28 @@ fn lines_of_one_instant_are_in_the_order_of_their_labels_and_backwards_the_rever
         appliance.flush();
     }
 }
+
+/// Levels were not looked for where only a filter behind `unwrap` named them.
+#[test]
+fn a_filter_of_unwrapped_samples_sees_the_level_of_the_line() {
+    let appliance = Setup::default().start();
+    let lines = [("info", 11), ("error", 7)].map(|(level, n)| format!("level={level} n={n}"));
+    let at = now();
+    let values: Vec<_> = (0..)
+        .zip(&lines)
+        .map(|(i, l)| json!([(at - i).to_string(), l]))
+        .collect();
+    let push = json!({ "streams": [{ "stream": { "job": "unwrapped" }, "values": values }] });
+    assert_eq!(appliance.push(&push).status, 204);
+    for query in [
+        "max_over_time({job=\"unwrapped\"} | logfmt | unwrap n | detected_level != `info` [5m]) by (job)",
+        "sum by (job) (sum_over_time({job=\"unwrapped\"} | logfmt | unwrap n | detected_level = `error` [5m]))",
+    ] {
+        let path = format!("/loki/api/v1/query?query={}", encoded(query));
+        let answer = appliance.get("loki.listen", &path).json();
+        assert_eq!(
+            answer["data"]["result"][0]["value"][1], "7",
+            "{query}: {answer}"
+        );
+    }
+}
