@@ -138,9 +138,18 @@ fn regex(text: &str) -> Regex {
     })
 }
 
-/// Dots match newlines in selectors, `drop` and `keep`. In filters most do not; no label of
-/// these lines holds one.
+/// Whether a regex is a text, perhaps with `.*` around it, or alternatives of such.
+fn is_simple(regex: &str) -> bool {
+    regex.split('|').all(|part| {
+        let text = part.strip_prefix(".*").unwrap_or(part);
+        let text = text.strip_suffix(".*").unwrap_or(text);
+        part == ".+" || !text.contains(|c| "\\.+*?()[]{}^$".contains(c))
+    })
+}
+
+/// Dots match newlines in selectors, `drop` and `keep`; in filters only those of simple regexes.
 pub fn matches(matcher: &Matcher, value: &str, newlines: bool) -> bool {
+    let newlines = newlines || is_simple(&matcher.value);
     let dot = if newlines { "(?s)" } else { "" };
     let anchored = || regex(&format!("{dot}^(?:{})$", matcher.value)).is_match(value);
     match matcher.op {
