@@ -557,6 +557,14 @@ impl<'a> Entry<'a> {
         self.state.put(target, Class::Parsed, Some(value));
     }
 
+    /// Sets what an expression may find to "", unless the name is that of a stream label or of
+    /// metadata: those stay what they are, and nothing is set beside them.
+    pub fn extract_missing(&mut self, id: NameId) {
+        if !self.state.clashes(id) {
+            self.state.put(id, Class::Parsed, Some(Text::EMPTY));
+        }
+    }
+
     /// Sets a label that [`Self::extraction`] approved. Returns true when no further label is
     /// wanted.
     pub fn extract(&mut self, id: NameId, value: Text) -> bool {
@@ -566,15 +574,18 @@ impl<'a> Entry<'a> {
         self.state.wanted_found >= self.state.wanted_count
     }
 
-    /// Replaces invalid UTF-8 by blanks.
+    /// Replaces invalid UTF-8, and U+FFFD that stands for such, by blanks.
     fn clean(&mut self, value: Text) -> Text {
+        const REPLACED: char = char::REPLACEMENT_CHARACTER;
         let bytes = self.bytes(value);
-        if bytes.is_ascii() || simdutf8::basic::from_utf8(bytes).is_ok() {
+        if bytes.is_ascii()
+            || simdutf8::basic::from_utf8(bytes).is_ok_and(|text| !text.contains(REPLACED))
+        {
             return value;
         }
         let mut cleaned = Vec::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {
-            cleaned.extend_from_slice(chunk.valid().as_bytes());
+            cleaned.extend_from_slice(chunk.valid().replace(REPLACED, " ").as_bytes());
             cleaned.extend(chunk.invalid().iter().map(|_| b' '));
         }
         self.store(&cleaned)

@@ -9,6 +9,7 @@ pub mod check;
 mod entry;
 mod error;
 pub mod eval;
+mod label_regex;
 mod lexer;
 pub mod parser;
 pub mod pipeline;

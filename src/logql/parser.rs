@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use super::ast::*;
 use super::error::ParseError;
 use super::lexer::{Kind, Lexer, Token, unquote};
-use super::{check, re2};
+use super::{check, label_regex, re2};
 use crate::model::labels::{MatchOp, Matcher};
 
 /// A query must be shorter than this, bytes.
@@ -927,7 +927,7 @@ impl<'a> Parser<'a> {
                 Some(op) => {
                     self.take();
                     let value = self.text()?;
-                    LabelPick::Matching(self.matcher(name, op, value, re2::Dot::ExceptNewline)?)
+                    LabelPick::Matching(self.matcher(name, op, value, re2::Dot::MatchesNewline)?)
                 }
                 None => LabelPick::Name(name),
             });
@@ -1041,7 +1041,8 @@ impl<'a> Parser<'a> {
             && matches!(self.token.kind, Kind::Text(_))
         {
             let value = self.text()?;
-            let matcher = self.matcher(name, match_op, value, re2::Dot::ExceptNewline)?;
+            let dot = label_regex::dot(&value);
+            let matcher = self.matcher(name, match_op, value, dot)?;
             return Ok(LabelFilter::Text(matcher));
         }
         if matches!(match_op, Some(MatchOp::Equal | MatchOp::NotEqual))

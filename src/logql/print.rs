@@ -207,7 +207,7 @@ impl fmt::Display for MetricExpr {
             Self::Binary(binary) => {
                 write!(f, "({} {} {})", binary.left, operator(binary), binary.right)
             }
-            Self::Number(value) => f.write_str(&number(*value)),
+            Self::Number(value) => f.write_str(&super::template::shortest(*value)),
             Self::VectorOf(value) => write!(f, "vector({value:.6})"),
             Self::LabelReplace(replace) => write!(
                 f,

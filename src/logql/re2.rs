@@ -146,8 +146,24 @@ pub fn matcher(name: String, op: MatchOp, value: String, dot: Dot) -> Result<Mat
 fn translate(pattern: &str) -> Result<String, RegexError> {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern;
+    // What repeats the last piece, if anything does.
+    let mut repeated = "";
     while let Some(c) = rest.chars().next() {
+        if let Some(len) = repetition_operator(rest) {
+            if !repeated.is_empty() {
+                let both = &pattern[pattern.len() - rest.len() - repeated.len()..];
+                let both = &both[..repeated.len() + len];
+                return Err(fail(both, "invalid nested repetition operator"));
+            }
+            repeated = &rest[..len];
+        } else {
+            repeated = "";
+        }
         match c {
+            '*' | '+' | '?' => {
+                out.push_str(repeated);
+                rest = &rest[repeated.len()..];
+            }
             '\\' => rest = translate_escape(pattern, rest, &mut out)?,
             '[' => rest = translate_class(pattern, rest, &mut out)?,
             '(' => rest = translate_group(pattern, rest, &mut out)?,
@@ -160,8 +176,8 @@ fn translate(pattern: &str) -> Result<String, RegexError> {
                     if too_big || counts.len() > 9 {
                         return Err(fail(pattern, "invalid repeat count"));
                     }
-                    out.push_str(&rest[..len]);
-                    rest = &rest[len..];
+                    out.push_str(repeated);
+                    rest = &rest[repeated.len()..];
                 }
                 None => {
                     out.push_str("\\{");
@@ -180,6 +196,16 @@ fn translate(pattern: &str) -> Result<String, RegexError> {
         }
     }
     Ok(out)
+}
+
+/// Length of the repetition that `text` begins with, a `?` behind it included.
+fn repetition_operator(text: &str) -> Option<usize> {
+    let len = match text.as_bytes().first()? {
+        b'*' | b'+' | b'?' => 1,
+        b'{' => repetition(text)?,
+        _ => return None,
+    };
+    Some(len + usize::from(text[len..].starts_with('?')))
 }
 
 /// Length of the `{n}`, `{n,}` or `{n,m}` that `text` begins with.
@@ -493,7 +519,7 @@ fn collect_required(hir: &Hir, pieces: &mut Vec<Piece>) {
 }
 
 /// The letter of a class such as `[Kk\u{212A}]`, as case folding makes them.
-fn single_letter(class: &regex_syntax::hir::Class) -> Option<u8> {
+pub(super) fn single_letter(class: &regex_syntax::hir::Class) -> Option<u8> {
     let mut letter = None;
     let mut take = |c: char| {
         let ascii = match c {
@@ -624,7 +650,7 @@ pub fn weight(pattern: &str) -> usize {
     parse_hir(pattern).map_or(0, |hir| states(&hir))
 }
 
-fn parse_hir(pattern: &str) -> Option<Hir> {
+pub(super) fn parse_hir(pattern: &str) -> Option<Hir> {
     let translated = translate(pattern).ok()?;
     regex_syntax::ParserBuilder::new()
         .octal(true)
@@ -756,6 +782,22 @@ mod tests {
         assert!(weight(r"(\pL{1000}){1000}") > 1_000_000_000);
         assert!(weight("((a{1000}){1000}){1000}") >= 1_000_000_000);
         assert!(weight("(?i)time-?out [0-9]+ (ms|s)") < 200);
+    }
+
+    #[test]
+    fn nothing_is_repeated_twice() {
+        // As Go, whose text Loki answers.
+        let error = for_lines("a**").unwrap_err().to_string();
+        let expected = "error parsing regexp: invalid nested repetition operator: `**`";
+        assert_eq!(error, expected);
+        for bad in ["a+*", "a*?*", "a{2}{3}", "a{2}*", "(a)??+"] {
+            assert!(for_lines(bad).is_err(), "{bad}");
+        }
+        for good in [
+            "a*?", "a{2}?", "(a*)*", "[*+]+", r"\*\*", r"\*+", "a{,2}+", "x{*",
+        ] {
+            assert!(for_lines(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -162,7 +162,11 @@ pub fn format_go_duration(nanos: i64) -> String {
 
 /// A number as Go reads it: what is too large for a float is none, unlike a written infinity.
 pub fn number(text: &str) -> Option<f64> {
-    let number: f64 = text.parse().ok()?;
+    let number: f64 = match text.parse() {
+        Ok(number) => number,
+        Err(_) if text.contains(['_', 'x', 'X']) => super::template::parse_float(text)?,
+        Err(_) => return None,
+    };
     let written = text.contains(['n', 'N']);
     (number.is_finite() || written).then_some(number)
 }

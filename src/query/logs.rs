@@ -102,7 +102,7 @@ pub async fn run(
     stats.entries_returned = found.len() as u64;
     stats.elapsed = running.began.elapsed();
     Ok(LogAnswer {
-        streams: group(found, query.categorize),
+        streams: group(found),
         stats,
     })
 }
@@ -369,13 +369,11 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
 }
 
 /// Groups lines by final labels; streams sorted by their rendered labels.
-fn group(found: Vec<Found>, categorize: bool) -> Vec<AnswerStream> {
-    let mut places: HashMap<(Labels, Option<StreamId>), usize> = HashMap::new();
+fn group(found: Vec<Found>) -> Vec<AnswerStream> {
+    let mut places: HashMap<Labels, usize> = HashMap::new();
     let mut streams: Vec<(String, AnswerStream)> = Vec::new();
     for found in found {
-        // Categorized entries of one stored stream stay together.
-        let key = (found.labels.clone(), categorize.then_some(found.stream.id));
-        let place = *places.entry(key).or_insert_with(|| {
+        let place = *places.entry(found.labels.clone()).or_insert_with(|| {
             let stream = AnswerStream {
                 labels: found.labels.clone(),
                 entries: Vec::new(),

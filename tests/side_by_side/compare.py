@@ -27,6 +27,7 @@ import urllib.parse
 import urllib.request
 
 import data
+import explore
 import queries
 import questions
 
@@ -133,6 +134,8 @@ def requests(t0, count, seed):
         params = {"start": at(0), "end": at(900), "match[]": selectors}
         yield f"series {selectors}", "/loki/api/v1/series", params, {}
 
+    yield from explore.requests(at, queries.lines)
+
     chance = random.Random(seed)
     made = questions.Questions(chance)
     for number in range(count):
@@ -149,6 +152,30 @@ def requests(t0, count, seed):
             yield query + "  [instant]", instant, {"time": at(chance.choice([240, 660, 333.3])), "query": query}, {}
 
 
+def without_estimates(value):
+    """An answer of volumes or statistics: which groups and labels it has, not how much."""
+    if isinstance(value, dict) and "streams" in value:
+        return sorted(value)
+    result = value.get("data", {}).get("result") if isinstance(value, dict) else None
+    if isinstance(result, list):
+        for series in result:
+            series.pop("value", None)
+            series.pop("values", None)
+        result.sort(key=json.dumps)
+    return value
+
+
+def sorted_fields(value):
+    """Detected fields and labels: in no order, cardinalities as estimated as they are."""
+    if isinstance(value, dict):
+        for name, key in [("fields", "label"), ("detectedLabels", "label")]:
+            if isinstance(value.get(name), list):
+                value[name].sort(key=lambda item: item.get(key, ""))
+        if isinstance(value.get("values"), list):
+            value["values"].sort()
+    return value
+
+
 def parsed(body, path):
     """What counts of an answer; `None`: it is no JSON."""
     try:
@@ -160,7 +187,15 @@ def parsed(body, path):
         if value["data"].get("resultType") == "scalar":
             value["data"]["result"][0] = None  # Loki prints a time of its own there
     if path.endswith("/series"):
-        value["data"].sort(key=json.dumps)
+        value["data"].sort(key=lambda labels: json.dumps(labels, sort_keys=True))
+    if path.startswith("/api/prom/") and isinstance(value, dict):
+        value.pop("stats", None)
+        if isinstance(value.get("values"), list):
+            value["values"].sort()
+    if "/index/" in path:
+        return without_estimates(value)
+    if "/detected_" in path:
+        return sorted_fields(value)
     return value
 
 
@@ -258,7 +293,7 @@ def main():
     t0 *= SECOND
     if not args.t0:
         for server in servers:
-            server.push(data.by_hand() + data.random_streams(args.seed), t0)
+            server.push(data.by_hand() + explore.streams() + data.random_streams(args.seed), t0)
     with open(os.path.join(HERE, "known.json"), encoding="utf-8") as file:
         known = json.load(file)
     counts = collections.Counter()

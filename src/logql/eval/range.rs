@@ -555,6 +555,10 @@ impl Book<'_> {
                 if !unwrap.filters.iter().all(|filter| filter.passes(entry)) {
                     return false;
                 }
+                // Of an error that was dropped before, no details are left on a value.
+                if !entry.has_error() {
+                    entry.remove(NameId::ERROR_DETAILS);
+                }
                 value
             }
         };

@@ -1,4 +1,4 @@
-//! `ip("…")`: addresses, networks and ranges, found in a line or compared with a label.
+//! `ip("…")`: addresses, networks and ranges, found in a line or a label.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -59,7 +59,7 @@ impl IpPattern {
         }
     }
 
-    /// Whether any address in the line fits. Runs that look like addresses and are none are
+    /// Whether any address in the line, or in the value of a label, fits. Runs that look like addresses and are none are
     /// skipped.
     pub fn found_in(&self, line: &[u8]) -> bool {
         let mut at = 0;
@@ -75,17 +75,12 @@ impl IpPattern {
                 }
             };
             let len = line[at..].iter().take_while(|b| accepted(b)).count();
-            if label_address(&line[at..at + len]).is_some_and(|ip| self.contains(ip)) {
+            if address_of(&line[at..at + len]).is_some_and(|ip| self.contains(ip)) {
                 return true;
             }
             at += len;
         }
         false
-    }
-
-    /// Whether the value of a label is an address that fits.
-    pub fn is(&self, value: &str) -> bool {
-        label_address(value.as_bytes()).is_some_and(|ip| self.contains(ip))
     }
 }
 
@@ -93,7 +88,7 @@ fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok()
 }
 
-fn label_address(bytes: &[u8]) -> Option<IpAddr> {
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 

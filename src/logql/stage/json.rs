@@ -128,13 +128,20 @@ impl Walk<'_, '_, '_> {
             Value::Null | Value::Array(_) | Value::Object(_) => return Ok(false),
         };
         let text = if escaped {
-            let start = self.entry.arena().len();
-            unescape(&self.reader.text[range], self.entry.arena())?;
-            self.entry.since(start)
+            unescaped(self.entry, &self.reader.text[range])
         } else {
             self.line.part(range)
         };
         Ok(self.entry.extract(id, text))
+    }
+}
+
+/// The text of a JSON string; empty when an escape in it is broken.
+pub fn unescaped(entry: &mut Entry<'_>, raw: &[u8]) -> Text {
+    let start = entry.arena().len();
+    match unescape(raw, entry.arena()) {
+        Ok(()) => entry.since(start),
+        Err(_) => Text::EMPTY,
     }
 }
 
@@ -212,21 +219,25 @@ impl JsonPaths {
 
 impl Step for JsonPaths {
     fn run(&self, entry: &mut Entry<'_>) -> Verdict {
-        let looks_like_json = entry.with_line(|entry, line, text| {
-            let mut start = Reader::new(line);
-            start.blanks();
-            if !matches!(start.peek(), Some(b'{' | b'[' | b'"')) {
-                return false;
+        let failed = entry.with_line(|entry, line, text| {
+            match line.first() {
+                None => return None,
+                Some(b'{' | b'[' | b'"') => {}
+                Some(_) => return Some(""),
             }
+            let mut failed = None;
             for (name, path) in &self.0 {
-                let value = find(&mut Reader::new(line), &path.0);
+                let value = match find(&mut Reader::new(line), &path.0) {
+                    Ok(value) => value,
+                    Err(reason) => {
+                        failed = Some(reason);
+                        None
+                    }
+                };
                 match value {
                     Some(Value::Text(range, true)) => {
-                        let arena_start = entry.arena().len();
-                        if unescape(&line[range], entry.arena()).is_ok() {
-                            let text = entry.since(arena_start);
-                            entry.extract_expression(*name, text);
-                        }
+                        let text = unescaped(entry, &line[range]);
+                        entry.extract_expression(*name, text);
                     }
                     Some(
                         Value::Text(range, false)
@@ -236,22 +247,34 @@ impl Step for JsonPaths {
                     ) => {
                         entry.extract_expression(*name, text.part(range));
                     }
-                    Some(Value::Null) | None => {
+                    Some(Value::Null) => entry.extract_expression(*name, Text::EMPTY),
+                    // Each name exists afterwards, found or not.
+                    None if entry.label(*name).is_none() => {
                         entry.extract_expression(*name, Text::EMPTY);
                     }
+                    None => {}
                 }
             }
-            true
+            failed
         });
-        if !looks_like_json {
-            entry.set_error(PARSER_ERROR, "");
+        if let Some(reason) = failed {
+            entry.set_error(PARSER_ERROR, reason);
         }
         Verdict::Keep
     }
 }
 
-/// The value at a path; `None` where the text is broken before it or does not have it.
-fn find(reader: &mut Reader<'_>, path: &[PathStep]) -> Option<Value> {
+/// The value at a path; `None` where the text is broken before it or does not have it, an error
+/// where it is broken itself.
+fn find(reader: &mut Reader<'_>, path: &[PathStep]) -> Result<Option<Value>, &'static str> {
+    match seek(reader, path) {
+        Some(()) => reader.value().map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads up to the value at a path, if there is one.
+fn seek(reader: &mut Reader<'_>, path: &[PathStep]) -> Option<()> {
     reader.blanks();
     for step in path {
         match step {
@@ -274,8 +297,12 @@ fn find(reader: &mut Reader<'_>, path: &[PathStep]) -> Option<Value> {
                         break;
                     }
                     reader.value().ok()?;
-                    if !reader.more(b'}').ok()? {
-                        return None;
+                    match reader.more(b'}') {
+                        Ok(true) => {}
+                        Ok(false) => return None,
+                        // A missing comma hides nothing.
+                        Err(_) if reader.peek() == Some(b'"') => {}
+                        Err(_) => return None,
                     }
                 }
             }
@@ -284,6 +311,9 @@ fn find(reader: &mut Reader<'_>, path: &[PathStep]) -> Option<Value> {
                     return None;
                 }
                 reader.blanks();
+                if reader.peek() == Some(b']') {
+                    return None;
+                }
                 for _ in 0..*index {
                     reader.value().ok()?;
                     if !reader.more(b']').ok()? {
@@ -293,5 +323,5 @@ fn find(reader: &mut Reader<'_>, path: &[PathStep]) -> Option<Value> {
             }
         }
     }
-    reader.value().ok()
+    Some(())
 }

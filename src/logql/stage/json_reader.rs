@@ -145,12 +145,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Behind a member: true when another one follows, false when the bracket closes.
+    /// Behind a member: true when another one follows, false when the bracket closes, that of
+    /// an object also right behind a comma.
     pub fn more(&mut self, close: u8) -> Result<bool> {
         self.blanks();
         if self.eat(b',') {
             self.blanks();
-            return Ok(true);
+            return Ok(!(close == b'}' && self.eat(close)));
         }
         if self.eat(close) {
             return Ok(false);
@@ -197,8 +198,20 @@ pub fn value_behind_name(text: &[u8], at: usize) -> Behind {
     }
 }
 
+/// What a half of a surrogate pair without the other half is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoneSurrogate {
+    Broken,
+    Blank,
+}
+
 /// Appends the text of a JSON string (between its quotes) to `out`.
 pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    unescape_with(raw, out, LoneSurrogate::Broken)
+}
+
+/// [`unescape`], with a choice for texts that only look like JSON's.
+pub fn unescape_with(raw: &[u8], out: &mut Vec<u8>, lone: LoneSurrogate) -> Result<()> {
     const BROKEN: &str = "invalid escape in string";
     let mut rest = raw;
     while let Some(plain) = memchr::memchr(b'\\', rest) {
@@ -223,7 +236,11 @@ pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
                     unit = 0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
                     rest = &rest[6..];
                 }
-                let c = char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER);
+                let c = match char::from_u32(unit) {
+                    Some(c) => c,
+                    None if lone == LoneSurrogate::Blank => ' ',
+                    None => return Err(BROKEN),
+                };
                 out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 continue;
             }

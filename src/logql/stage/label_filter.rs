@@ -44,9 +44,9 @@ impl ValueTest {
         };
         match self {
             Self::Text(matcher) => matcher.matches(text),
-            Self::Number(op, wanted) => text
-                .parse()
-                .map_or(true, |found: f64| op.holds(found, *wanted)),
+            Self::Number(op, wanted) => {
+                units::number(text).is_none_or(|found| op.holds(found, *wanted))
+            }
             Self::Duration(op, wanted) => {
                 units::go_duration(text).is_none_or(|found| op.holds(found, *wanted))
             }
@@ -143,8 +143,8 @@ impl LabelTest {
                 match entry.label(*name) {
                     None => false,
                     Some(value) => {
-                        let is = std::str::from_utf8(value).is_ok_and(|value| pattern.is(value));
-                        is != *negated
+                        // Anywhere in the value: it may be `10.0.0.7:80`.
+                        pattern.found_in(value) != *negated
                     }
                 }
             }

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::json_reader::unescape;
+use super::json_reader::{LoneSurrogate, unescape_with};
+use super::name::push_sanitised;
 use super::{Step, Verdict};
 use crate::logql::ast;
 use crate::logql::entry::{Entry, NameId, Names, Text};
@@ -130,7 +131,8 @@ fn value_text(entry: &mut Entry<'_>, line: &[u8], text: Text, pair: &Pair) -> Op
         return Some(text.part(pair.value.clone()));
     }
     let start = entry.arena().len();
-    unescape(&line[pair.value.clone()], entry.arena()).ok()?;
+    let raw = &line[pair.value.clone()];
+    unescape_with(raw, entry.arena(), LoneSurrogate::Blank).ok()?;
     Some(entry.since(start))
 }
 
@@ -174,6 +176,10 @@ impl Step for Logfmt {
                 position += 1;
                 let key = &line[pair.key.clone()];
                 let Some(id) = entry.extraction_of_key(position - 1, key) else {
+                    // A value that nobody wants may be broken as well.
+                    if self.strict && value_text(entry, line, text, &pair).is_none() {
+                        return Some(bad_escape(&pair));
+                    }
                     continue;
                 };
                 match value_text(entry, line, text, &pair) {
@@ -191,16 +197,29 @@ impl Step for Logfmt {
     }
 }
 
-/// `| logfmt a="key"`: the named keys; of equal keys the last.
+/// `| logfmt a="key"`: the named keys; of equal keys the last. A key in the line that is the
+/// name of a label to set counts as well, as in Loki.
 #[derive(Debug)]
 pub struct LogfmtKeys {
     strict: bool,
-    keys: Vec<(NameId, Vec<u8>)>,
+    keys: Vec<AskedKey>,
+}
+
+/// A label and the key that it is taken from.
+#[derive(Debug)]
+struct AskedKey {
+    name: NameId,
+    label: Vec<u8>,
+    key: Vec<u8>,
 }
 
 impl LogfmtKeys {
     pub fn compile(logfmt: &ast::Logfmt, names: &mut Names) -> Self {
-        let key = |e: &ast::Extraction| (names.id(&e.name), e.path.clone().into_bytes());
+        let key = |e: &ast::Extraction| AskedKey {
+            name: names.id(&e.name),
+            label: e.name.clone().into_bytes(),
+            key: e.path.clone().into_bytes(),
+        };
         Self {
             strict: logfmt.strict,
             keys: logfmt.extractions.iter().map(key).collect(),
@@ -212,27 +231,39 @@ impl Step for LogfmtKeys {
     fn run(&self, entry: &mut Entry<'_>) -> Verdict {
         let failed = entry.with_line(|entry, line, text| {
             // Each name exists afterwards, found or not.
-            for (name, _) in &self.keys {
-                entry.extract_expression(*name, Text::EMPTY);
+            for asked in &self.keys {
+                entry.extract_missing(asked.name);
             }
             let mut pairs = Pairs { line, at: 0 };
+            let mut sanitised = String::new();
             while let Some(pair) = pairs.next() {
                 let pair = match pair {
                     Ok(pair) => pair,
                     Err(broken) if self.strict => return Some(broken),
                     Err(_) => continue,
                 };
-                for (name, key) in &self.keys {
-                    if line[pair.key.clone()] != **key {
-                        continue;
-                    }
+                let raw = &line[pair.key.clone()];
+                sanitised.clear();
+                push_sanitised(&mut sanitised, raw);
+                let wanted = |key: &[u8]| key == raw || key == sanitised.as_bytes();
+                let mut taken = false;
+                for asked in self.keys.iter().filter(|asked| wanted(&asked.key)) {
                     match value_text(entry, line, text, &pair) {
-                        Some(value) => {
-                            entry.extract_expression(*name, value);
-                        }
+                        Some(value) => entry.extract_expression(asked.name, value),
                         None if self.strict => return Some(bad_escape(&pair)),
                         None => {}
                     }
+                    taken = true;
+                }
+                if taken {
+                    continue;
+                }
+                let by_name = self.keys.iter().find(|asked| wanted(&asked.label));
+                let value = value_text(entry, line, text, &pair);
+                match (by_name, value) {
+                    (Some(asked), Some(value)) => entry.extract_expression(asked.name, value),
+                    (_, None) if self.strict => return Some(bad_escape(&pair)),
+                    _ => {}
                 }
             }
             None

@@ -100,9 +100,9 @@ impl Pattern {
     }
 
     /// Calls `found` with the number of the capture and its range in the line, for every
-    /// capture with a name. Nothing is found in a line that does not begin right.
+    /// capture with a name. Nothing is found in an empty line or one that does not begin right.
     pub fn captures(&self, line: &[u8], mut found: impl FnMut(usize, std::ops::Range<usize>)) {
-        if !line.starts_with(self.prefix.as_bytes()) {
+        if line.is_empty() || !line.starts_with(self.prefix.as_bytes()) {
             return;
         }
         let mut at = self.prefix.len();

@@ -91,7 +91,6 @@ fn broken_json_marks_the_entry_and_keeps_what_came_before() {
     check("| json", r#"{"a":"1","b":"#, "__error__=JSONParserErr a=1");
     check("| json", "not json", "__error__=JSONParserErr");
     check("| json", r#"["a"]"#, "__error__=JSONParserErr");
-    check("| json", r#"{"a":"\q"}"#, "__error__=JSONParserErr");
     check("| json", r#"{"a":x}"#, "__error__=JSONParserErr");
     let deep = "{\"a\":".repeat(5000);
     check("| json", &deep, "__error__=JSONParserErr");
@@ -432,4 +431,125 @@ fn the_keys_of_other_lines_change_no_labels() {
             assert_eq!(found, expected, "{stages} on {line}");
         }
     }
+}
+
+// What a Loki 3.7.6 made of these lines.
+
+#[test]
+fn a_comma_before_the_end_of_an_object_is_no_error() {
+    check("| json", r#"{"n":1,}"#, "n=1");
+    check("| json", r#"{"a":{"b":1 , } }"#, "a_b=1");
+    check("| unpack", r#"{"n":1,}"#, "");
+}
+
+#[test]
+fn a_text_with_a_broken_escape_is_empty() {
+    check("| json", r#"{"a":"x\ud83d","b":"y"}"#, "a= b=y");
+    check("| json", r#"{"a":"\q","b":"1"}"#, "a= b=1");
+    check(r#"| json l="a""#, r#"{"a":"x\ud83d","b":"y"}"#, "l=");
+    check("| logfmt", r#"a="x\ud83dy""#, "a=x y");
+    check("| logfmt", "a=\u{fffd}x b=é", "a= x b=é");
+    check("| json", "{\"a\":\"\u{fffd}x\"}", "a= x");
+}
+
+#[test]
+fn expressions_over_json_want_a_value_at_the_very_start() {
+    let error = "__error__=JSONParserErr";
+    check("| json a", r#" {"a":1}"#, error);
+    check("| json a", "12", error);
+    check("| unpack", r#" {"_entry":"x"}"#, error);
+    check("| json a", r#"[{"a":1}]"#, "a=");
+    // Nothing is asked of an empty line.
+    check("| json a", "", "");
+    check("| unpack", "", "");
+    check("| pattern `<a> <b>`", "", "");
+}
+
+#[test]
+fn expressions_over_json_go_on_behind_what_is_broken() {
+    check("| json a, b", r#"{"a":"x" "b":8}"#, "a=x b=8");
+    check(
+        "| json a, b",
+        r#"{"b":tru}"#,
+        "__error__=JSONParserErr a= b=",
+    );
+    check("| json a", r#"{"a":"x","b":"#, "a=x");
+}
+
+#[test]
+fn a_missing_value_sets_nothing_beside_a_label_of_the_stream() {
+    check("| json app, m, a", r#"{"b":1}"#, "a=");
+    check(
+        "| json app, m",
+        r#"{"app":1,"m":null}"#,
+        "app_extracted=1 m_extracted=",
+    );
+    check("| logfmt app, m, a", "b=1", "a=");
+    check("| logfmt app, m", "app=1", "app_extracted=1");
+}
+
+#[test]
+fn expressions_over_logfmt_take_keys_by_the_names_of_labels_too() {
+    check(
+        r#"| logfmt lvl="level""#,
+        "level=INFO lvl=warning",
+        "lvl=warning",
+    );
+    check(
+        r#"| logfmt lvl="level""#,
+        "lvl=warning level=INFO",
+        "lvl=INFO",
+    );
+    check(r#"| logfmt d="a_b""#, "a.b=1", "d=1");
+    check(
+        r#"| logfmt --strict lvl="level""#,
+        r#"bad="\q" n=9"#,
+        "__error__=LogfmtParserErr lvl=",
+    );
+}
+
+#[test]
+fn numbers_are_those_of_go() {
+    check("| logfmt | n > 999", "n=1_000", "n=1_000");
+    check("| logfmt | n > 1000", "n=1_000", "-");
+    check(
+        "| logfmt | n > 1",
+        "n=1__0",
+        "__error__=LabelFilterErr n=1__0",
+    );
+    check(
+        "| logfmt | n > 1",
+        "n=0x10",
+        "__error__=LabelFilterErr n=0x10",
+    );
+    check("| logfmt | n > 15", "n=0x1p4", "n=0x1p4");
+}
+
+#[test]
+fn an_address_may_stand_anywhere_in_a_label() {
+    for (value, expected) in [
+        ("10.0.0.7:80", true),
+        ("x,10.0.0.7", true),
+        ("11.0.0.1", false),
+        ("none", false),
+    ] {
+        let line = format!("ip={value}");
+        let (is, is_not) = if expected {
+            (&*line, "-")
+        } else {
+            ("-", &*line)
+        };
+        check(r#"| logfmt | ip = ip("10.0.0.0/8")"#, &line, is);
+        check(r#"| logfmt | ip != ip("10.0.0.0/8")"#, &line, is_not);
+    }
+}
+
+#[test]
+fn dots_of_the_simplest_label_filters_match_newlines() {
+    let line = r#"{"msg":"line\nbreak"}"#;
+    check("| json | drop msg !~ `line.*`", line, "msg=line\nbreak");
+    check("| json | msg =~ `.*break`", line, "msg=line\nbreak");
+    check("| json | msg =~ `line.break`", line, "-");
+    // In `drop` and `keep` all do.
+    check("| json | drop msg =~ `line.break`", line, "");
 }

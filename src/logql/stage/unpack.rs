@@ -1,6 +1,6 @@
 //! `| unpack`: undoes promtail's `pack`.
 
-use super::json::PARSER_ERROR;
+use super::json::{PARSER_ERROR, unescaped};
 use super::json_reader::{Reader, Value, unescape};
 use super::name::push_sanitised;
 use super::{Step, Verdict};
@@ -25,8 +25,10 @@ impl Step for Unpack {
 }
 
 fn unpack(entry: &mut Entry<'_>, line: &[u8], text: Text) -> Result<(), &'static str> {
+    if line.is_empty() {
+        return Ok(());
+    }
     let mut reader = Reader::new(line);
-    reader.blanks();
     if !reader.eat(b'{') {
         return Err("expecting a JSON object");
     }
@@ -39,14 +41,17 @@ fn unpack(entry: &mut Entry<'_>, line: &[u8], text: Text) -> Result<(), &'static
     loop {
         let (key, _) = reader.key()?;
         if let Value::Text(range, escaped) = reader.value()? {
-            let value = if escaped {
+            let is_line = &line[key.clone()] == LINE_KEY;
+            let value = if !escaped {
+                text.part(range)
+            } else if is_line {
                 let start = entry.arena().len();
                 unescape(&line[range], entry.arena())?;
                 entry.since(start)
             } else {
-                text.part(range)
+                unescaped(entry, &line[range])
             };
-            if &line[key.clone()] == LINE_KEY {
+            if is_line {
                 packed = Some(value);
             } else {
                 labels.push((key, value));

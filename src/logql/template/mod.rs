@@ -20,7 +20,9 @@ mod tree;
 mod value;
 
 pub use exec::Program;
+pub use float::shortest;
 pub use functions::Data;
 #[cfg(test)]
 pub use functions::names as function_names;
+pub use number::parse_float;
 pub use tree::{Part, Template};

@@ -108,7 +108,10 @@ async fn sample<S: LogSink, R: LogReader>(
     Ok((answer, limit.min(MAX_LIMIT)))
 }
 
-/// A number of things; 0 means the default.
+/// A number of things, at least one.
 fn positive(params: &Params, name: &str) -> Result<Option<usize>, LokiError> {
-    Ok(params.count(name)?.filter(|n| *n > 0))
+    match params.count(name)? {
+        Some(0) => Err(LokiError::invalid(format!("{name} must be positive"))),
+        count => Ok(count),
+    }
 }

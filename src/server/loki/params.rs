@@ -65,17 +65,15 @@ impl Params {
             Some(text) => time("end", text)?,
             None => now,
         };
+        // A wrong one is told even where it has no effect, as Loki does.
+        let since = match self.get("since") {
+            Some(text) => prometheus_duration(text)
+                .ok_or_else(|| unparsable("since", text, "use a duration such as 1h30m or 7d"))?,
+            None => HOUR,
+        };
         let start = match self.get("start") {
             Some(text) => time("start", text)?,
-            None => {
-                let since = match self.get("since") {
-                    Some(text) => prometheus_duration(text).ok_or_else(|| {
-                        unparsable("since", text, "use a duration such as 1h30m or 7d")
-                    })?,
-                    None => HOUR,
-                };
-                end.min(now).saturating_sub(since)
-            }
+            None => end.min(now).saturating_sub(since),
         };
         if end < start {
             return Err(LokiError::invalid("end must not be before start"));

@@ -138,9 +138,19 @@ fn regex(text: &str) -> Regex {
     })
 }
 
-/// Streams are matched with dots that match newlines, labels of lines without.
-pub fn matches(matcher: &Matcher, value: &str, of_stream: bool) -> bool {
-    let dot = if of_stream { "(?s)" } else { "" };
+/// Whether a regex is a text, perhaps with `.*` around it, or alternatives of such.
+fn is_simple(regex: &str) -> bool {
+    regex.split('|').all(|part| {
+        let text = part.strip_prefix(".*").unwrap_or(part);
+        let text = text.strip_suffix(".*").unwrap_or(text);
+        part == ".+" || !text.contains(|c| "\\.+*?()[]{}^$".contains(c))
+    })
+}
+
+/// Dots match newlines in selectors, `drop` and `keep`; in filters only those of simple regexes.
+pub fn matches(matcher: &Matcher, value: &str, newlines: bool) -> bool {
+    let newlines = newlines || is_simple(&matcher.value);
+    let dot = if newlines { "(?s)" } else { "" };
     let anchored = || regex(&format!("{dot}^(?:{})$", matcher.value)).is_match(value);
     match matcher.op {
         MatchOp::Equal => value == matcher.value,
@@ -199,14 +209,27 @@ fn step(stage: &Stage, wanted: &Wanted, found: &mut usize, entry: &mut Entry) ->
             }
         }
         Stage::Json(paths) => {
-            let mut reader = JsonText::new(&line);
-            reader.blanks();
-            if !matches!(reader.peek(), Some('{' | '[' | '"')) {
+            if line.is_empty() {
+                return true;
+            }
+            if !line.starts_with(['{', '[', '"']) {
                 entry.put("__error__", Class::Parsed, "JSONParserErr");
                 return true;
             }
             for path in paths {
-                let value = match JsonText::new(&line).at_path(&path.path) {
+                let mut reader = JsonText::new(&line);
+                let value = match reader.seek(&path.path) {
+                    Some(()) => {
+                        let value = reader.value();
+                        if value.is_none() {
+                            entry.put("__error__", Class::Parsed, "JSONParserErr");
+                        }
+                        value
+                    }
+                    None => None,
+                };
+                let value = match value {
+                    None if entry.get(&path.name).is_some() => continue,
                     None | Some(Json::Null) => String::new(),
                     Some(Json::Text(text) | Json::Plain(text)) => text,
                     Some(Json::List(_, text) | Json::Object(_, text)) => text,
@@ -242,8 +265,9 @@ fn step(stage: &Stage, wanted: &Wanted, found: &mut usize, entry: &mut Entry) ->
         }
         Stage::Logfmt(logfmt) => {
             for wanted in &logfmt.extractions {
-                let name = entry.target(&wanted.name);
-                entry.put(&name, Class::Parsed, "");
+                if entry.target(&wanted.name) == wanted.name {
+                    entry.put(&wanted.name, Class::Parsed, "");
+                }
             }
             for pair in text::logfmt_pairs(&line) {
                 let Some((key, value)) = pair else {
@@ -253,8 +277,16 @@ fn step(stage: &Stage, wanted: &Wanted, found: &mut usize, entry: &mut Entry) ->
                     }
                     continue;
                 };
-                for wanted in logfmt.extractions.iter().filter(|e| e.path == key) {
-                    let name = entry.target(&wanted.name);
+                let sanitised = text::sanitised(std::slice::from_ref(&key));
+                let is_key = |text: &String| *text == key || Some(text) == sanitised.as_ref();
+                let by_key = logfmt.extractions.iter().filter(|e| is_key(&e.path));
+                let mut taken: Vec<&str> = by_key.map(|e| e.name.as_str()).collect();
+                if taken.is_empty() {
+                    let mut by_name = logfmt.extractions.iter().filter(|e| is_key(&e.name));
+                    taken.extend(by_name.next().map(|e| e.name.as_str()));
+                }
+                for name in taken {
+                    let name = entry.target(name);
                     entry.put(&name, Class::Parsed, &value);
                 }
             }
@@ -315,7 +347,7 @@ fn step(stage: &Stage, wanted: &Wanted, found: &mut usize, entry: &mut Entry) ->
                 let (name, fits) = match pick {
                     LabelPick::Name(name) => (name, true),
                     LabelPick::Matching(m) => {
-                        (&m.name, matches(m, entry.get(&m.name).unwrap_or(""), false))
+                        (&m.name, matches(m, entry.get(&m.name).unwrap_or(""), true))
                     }
                 };
                 if fits {
@@ -327,7 +359,7 @@ fn step(stage: &Stage, wanted: &Wanted, found: &mut usize, entry: &mut Entry) ->
             ["__error__", "__error_details__", "__preserve_error__"].contains(&name.as_str())
                 || picks.iter().any(|pick| match pick {
                     LabelPick::Name(pick) => pick == name,
-                    LabelPick::Matching(m) => m.name == *name && matches(m, value, false),
+                    LabelPick::Matching(m) => m.name == *name && matches(m, value, true),
                 })
         }),
     }
@@ -371,6 +403,9 @@ fn line_test(op: LineOp, operand: &LineOperand, line: &str) -> bool {
 }
 
 fn pattern_stage(text: &str, line: &str, to: &mut Extraction<'_>) {
+    if line.is_empty() {
+        return;
+    }
     let parts = text::pattern(text);
     let mut rest = line;
     for (number, part) in parts.iter().enumerate() {
@@ -399,8 +434,10 @@ fn pattern_stage(text: &str, line: &str, to: &mut Extraction<'_>) {
 }
 
 fn unpack(line: &str, to: &mut Extraction<'_>) {
+    if line.is_empty() {
+        return;
+    }
     let mut reader = JsonText::new(line);
-    reader.blanks();
     let members = match reader.peek() {
         Some('{') => match reader.value() {
             Some(Json::Object(members, _)) => members,
@@ -475,8 +512,8 @@ pub fn label_filter(filter: &LabelFilter, entry: &mut Entry) -> bool {
             }
             let (first, last) = text::network(pattern);
             entry.get(name).is_some_and(|value| {
-                let is = text::address(value).is_some_and(|ip| (first..=last).contains(&ip));
-                is != *negated
+                let found = text::addresses(value);
+                found.iter().any(|ip| (first..=last).contains(ip)) != *negated
             })
         }
         LabelFilter::And(left, right) => {

@@ -113,11 +113,12 @@ impl JsonText {
                 }
             }
             self.blanks();
-            if self.eat(',') {
-                self.blanks();
-            } else if self.eat('}') {
+            let comma = self.eat(',');
+            self.blanks();
+            if self.eat('}') {
                 return Walk::Done;
-            } else {
+            }
+            if !comma {
                 return Walk::Broken;
             }
         }
@@ -144,13 +145,14 @@ impl JsonText {
                     self.blanks();
                     members.push((key, self.value()?));
                     self.blanks();
+                    let comma = self.eat(',');
+                    self.blanks();
                     if self.eat('}') {
                         return Some(Json::Object(members, text(self)));
                     }
-                    if !self.eat(',') {
+                    if !comma {
                         return None;
                     }
-                    self.blanks();
                 }
             }
             '[' => {
@@ -190,8 +192,9 @@ impl JsonText {
         }
     }
 
-    /// The value at a path such as `user.tags[1]`; what is before it must be whole.
-    pub fn at_path(&mut self, path: &str) -> Option<Json> {
+    /// Goes to the value at a path such as `user.tags[1]`; what is before it must be whole but
+    /// for commas between members.
+    pub fn seek(&mut self, path: &str) -> Option<()> {
         self.blanks();
         for step in path
             .replace("[\"", ".")
@@ -206,6 +209,9 @@ impl JsonText {
                     return None;
                 }
                 self.blanks();
+                if self.peek() == Some(']') {
+                    return None;
+                }
                 for _ in 0..index {
                     self.value()?;
                     self.blanks();
@@ -232,13 +238,13 @@ impl JsonText {
                 }
                 self.value()?;
                 self.blanks();
-                if !self.eat(',') {
+                if !self.eat(',') && self.peek() != Some('"') {
                     return None;
                 }
                 self.blanks();
             }
         }
-        self.value()
+        Some(())
     }
 }
 

@@ -67,6 +67,10 @@ fn wrong_requests_of_explorers_are_400_in_plain_text() {
         ("detected_fields".to_owned(), "parse error"),
         (format!("detected_fields?query={metric}"), "metric query"),
         (
+            format!("detected_fields?query={selector}&line_limit=0"),
+            "line_limit must be positive",
+        ),
+        (
             format!("detected_fields?query={selector}&line_limit=5001"),
             "max_entries_limit",
         ),
