@@ -222,7 +222,7 @@ fn step(stage: &Stage, wanted: &Wanted, found: &mut usize, entry: &mut Entry) ->
                     Some(()) => {
                         let value = reader.value();
                         if value.is_none() {
-                            entry.put("__error__", Class::Parsed, "JSONParserErr");
+                            entry.fail("JSONParserErr");
                         }
                         value
                     }
