@@ -219,6 +219,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         pool: pool.clone(),
         clock: clock.clone(),
         memory: budget.account("ingest"),
+        metrics: loki::LokiMetrics::new(&metrics),
     });
     let deletes = Arc::new(loki::delete::Deletes {
         keeper: querier.clone(),

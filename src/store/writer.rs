@@ -69,6 +69,8 @@ pub struct Open {
     pub cursors: HashMap<Box<[u8]>, Box<[u8]>>,
     /// Number of the next record to enter the heads.
     pub applied: u64,
+    /// The same of the latest record with lines that entered.
+    pub logs_applied: u64,
     /// Who listens to what enters the heads.
     pub taps: Taps,
     /// Delete requests that readers apply.
@@ -543,6 +545,7 @@ impl Writer {
             open.cursors.insert(key, value);
         }
         open.applied = seq + 1;
+        open.logs_applied = seq + 1;
         for key in full {
             self.freeze(&mut open, key);
         }
