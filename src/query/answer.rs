@@ -90,6 +90,8 @@ pub struct QueryStats {
     pub head_lines: u64,
     pub head_bytes: u64,
     pub streams: u64,
+    /// Decoded chunks that the disk had to be waited for.
+    pub slow_reads: u64,
 }
 
 /// What the index knows of a selector's data.

@@ -450,6 +450,7 @@ pub fn add(total: &mut QueryStats, part: &QueryStats) {
     total.decompressed_bytes += part.decompressed_bytes;
     total.head_lines += part.head_lines;
     total.head_bytes += part.head_bytes;
+    total.slow_reads += part.slow_reads;
 }
 
 /// A query that reads well but can't be run.

@@ -5,6 +5,7 @@
 //! pool → pipeline → merge, or sums per window → evaluate
 //! ```
 
+mod ahead;
 pub mod answer;
 pub mod certain;
 pub mod deletion;
