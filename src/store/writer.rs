@@ -142,6 +142,16 @@ impl Shared {
             degraded.push(what);
         }
     }
+
+    /// What begins so is over.
+    pub fn mend(&self, what: &str) {
+        let mut degraded = self.degraded.lock();
+        let before = degraded.len();
+        degraded.retain(|known| !known.starts_with(what));
+        if degraded.len() < before {
+            tracing::info!("over: {what}");
+        }
+    }
 }
 
 /// One frozen head on its way: where it ends, and its sealed form once the pool has made it.
