@@ -80,7 +80,9 @@ fn use_two_arenas() {
     // SAFETY: mallopt takes two integers, and no other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        // Above the buffers that a scan takes for each chunk and gives back: with less, their
+        // pages went back to the system and came again, zeroed, for every chunk.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
     }
 }
@@ -219,6 +221,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         pool: pool.clone(),
         clock: clock.clone(),
         memory: budget.account("ingest"),
+        metrics: loki::LokiMetrics::new(&metrics),
     });
     let deletes = Arc::new(loki::delete::Deletes {
         keeper: querier.clone(),

@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
 use crate::model::{Labels, Matcher, TimeRange, Timestamp};
+use crate::query::certain::Growing;
 use crate::query::deletion::{DeleteError, DeleteRequest};
 use crate::query::patterns::{PatternCounts, PatternQuery};
 use crate::query::volume::{Volume, VolumeQuery};
-use crate::query::{
-    IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
-};
+use crate::query::{IndexStats, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError};
 use crate::server::loki::LogReader;
 use crate::server::loki::delete::DeleteKeeper;
 use crate::server::loki::explore::ExploreReader;
 use crate::server::spans::TraceReader;
 
 impl LogReader for Querier {
-    async fn logs(&self, tenant: &Arc<str>, query: LogQuery) -> Result<LogAnswer, QueryError> {
-        Querier::logs(self, tenant, query).await
+    fn growing_logs(&self, tenant: &Arc<str>, query: LogQuery) -> Growing {
+        Querier::growing_logs(self, tenant, query)
     }
 
     async fn metric(

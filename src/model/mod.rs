@@ -8,6 +8,7 @@ pub mod log;
 pub mod need;
 pub mod search;
 pub mod series;
+pub mod service_metrics;
 pub mod time;
 pub mod trace;
 

@@ -1,5 +1,6 @@
 //! What a query asks for and what comes back, before any protocol renders it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use crate::logql::ast::{LogExpr, MetricExpr};
 use crate::model::series::{Grid, Matrix};
 use crate::model::{Direction, Labels, TimeRange, Timestamp};
+use crate::runtime::permits::Permit;
 
 /// A query for lines.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct MetricQuery {
 pub struct LogAnswer {
     pub streams: Vec<AnswerStream>,
     pub stats: QueryStats,
+    /// What covers the lines, until the last who has them lets go.
+    pub memory: Option<Arc<Permit>>,
 }
 
 /// One group of lines, in the query's direction.
@@ -86,6 +90,8 @@ pub struct QueryStats {
     pub head_lines: u64,
     pub head_bytes: u64,
     pub streams: u64,
+    /// Decoded chunks that the disk had to be waited for.
+    pub slow_reads: u64,
 }
 
 /// What the index knows of a selector's data.

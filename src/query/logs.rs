@@ -1,7 +1,8 @@
 //! Log queries: the newest (or oldest) lines that come through a pipeline.
 //!
 //! Units are read in the order of the query's direction, a few at a time, and reading stops
-//! when no unit that is left can hold a line that belongs into the answer.
+//! when no unit that is left can hold a line that belongs into the answer. What no unit that
+//! is left can change is told before (`certain.rs`).
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use hashbrown::{HashMap, HashSet};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::answer::{AnswerEntry, AnswerStream, LogAnswer, LogQuery, QueryError, QueryStats};
+use super::certain::Certain;
 use super::limits::{QueryLimits, Running};
 use super::prune::{AsOf, Unit, candidates};
 use super::scan::{Leveler, Sieve, scan};
@@ -54,6 +56,17 @@ impl Found {
     fn memory(&self) -> usize {
         size_of::<Self>() + self.line.len() + 32
     }
+
+    /// Its place in an answer: labels, and the line beneath them. Shares its bytes.
+    fn told(&self) -> (Labels, AnswerEntry) {
+        let entry = AnswerEntry {
+            at: self.at,
+            line: self.line.clone(),
+            structured: self.structured.clone(),
+            parsed: self.parsed.clone(),
+        };
+        (self.labels.clone(), entry)
+    }
 }
 
 /// What every task of a query shares.
@@ -69,59 +82,55 @@ struct Job {
     deadline: Instant,
 }
 
-/// Runs a log query.
+/// Where lines come from, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub store: &'a Store,
+    pub pool: &'a Pool,
+    pub limits: &'a QueryLimits,
+    pub running: &'a Running,
+    pub tenant: &'a str,
+}
+
+/// Runs a log query. With an interval nothing is certain before all of it is: what a line is
+/// skipped for may be found in the last unit.
 pub async fn run(
-    store: &Store,
-    pool: &Pool,
-    limits: &QueryLimits,
-    running: &Running,
-    tenant: &str,
+    source: Source<'_>,
     query: LogQuery,
+    certain: &Certain,
 ) -> Result<LogAnswer, QueryError> {
     let mut stats = QueryStats {
-        queued: running.queued,
+        queued: source.running.queued,
         ..QueryStats::default()
     };
-    let mut found = if query.interval > 0 {
-        spaced(store, pool, limits, running, tenant, &query, &mut stats).await?
+    let (mut found, permit) = if query.interval > 0 {
+        spaced(source, &query, &mut stats).await?
     } else {
-        collect(
-            store,
-            pool,
-            limits,
-            running,
-            tenant,
-            &query,
-            query.range,
-            &mut stats,
-        )
-        .await?
-        .0
+        let (found, permit, _) =
+            collect(source, &query, query.range, &mut stats, Some(certain)).await?;
+        (found, permit)
     };
     found.truncate(query.limit);
     stats.entries_returned = found.len() as u64;
-    stats.elapsed = running.began.elapsed();
+    stats.elapsed = source.running.began.elapsed();
     Ok(LogAnswer {
         streams: group(found),
         stats,
+        memory: Some(Arc::new(permit)),
     })
 }
 
 /// Lines at least an interval apart: asks again behind each stretch that is skipped.
 async fn spaced(
-    store: &Store,
-    pool: &Pool,
-    limits: &QueryLimits,
-    running: &Running,
-    tenant: &str,
+    source: Source<'_>,
     query: &LogQuery,
     stats: &mut QueryStats,
-) -> Result<Vec<Found>, QueryError> {
+) -> Result<(Vec<Found>, Permit), QueryError> {
     let mut kept: Vec<Found> = Vec::new();
+    let mut held = nothing(source.running)?;
     let mut range = query.range;
     while kept.len() < query.limit && !range.is_empty() {
-        let (page, _permit, _) =
-            collect(store, pool, limits, running, tenant, query, range, stats).await?;
+        let (page, _permit, _) = collect(source, query, range, stats, None).await?;
         let exhausted = page.len() < query.limit;
         for found in page {
             let far = kept
@@ -131,6 +140,7 @@ async fn spaced(
                 kept.push(found);
             }
         }
+        hold(&mut held, &kept, 0, source.limits)?;
         let Some(last) = kept.last() else { break };
         if exhausted {
             break;
@@ -142,28 +152,57 @@ async fn spaced(
             }
         }
     }
-    Ok(kept)
+    Ok((kept, held))
+}
+
+fn nothing(running: &Running) -> Result<Permit, QueryError> {
+    let nothing = running.account.try_take(0);
+    nothing.map_err(|e| QueryError::Busy(e.to_string()))
+}
+
+/// Makes `permit` cover the lines, and as many that were told already.
+fn hold(
+    permit: &mut Permit,
+    lines: &[Found],
+    told: usize,
+    limits: &QueryLimits,
+) -> Result<(), QueryError> {
+    let bytes: usize = lines.iter().map(Found::memory).sum();
+    if bytes > limits.max_result_bytes {
+        return Err(QueryError::TooMuch(format!(
+            "the answer would hold more than {} bytes of lines; ask for fewer lines with `limit`",
+            limits.max_result_bytes
+        )));
+    }
+    let bytes = bytes + told * size_of::<AnswerEntry>();
+    if bytes > permit.bytes() {
+        let more = bytes - permit.bytes();
+        permit
+            .try_grow(more)
+            .map_err(|e| QueryError::Busy(format!("{e}; try again")))?;
+    }
+    Ok(())
 }
 
 /// The first `limit` lines of `range` in the query's direction, and the instant of which
 /// that is true. The permit covers the lines.
-#[allow(clippy::too_many_arguments)]
 pub(super) async fn collect(
-    store: &Store,
-    pool: &Pool,
-    limits: &QueryLimits,
-    running: &Running,
-    tenant: &str,
+    source: Source<'_>,
     query: &LogQuery,
     range: TimeRange,
     stats: &mut QueryStats,
+    certain: Option<&Certain>,
 ) -> Result<(Vec<Found>, Permit, AsOf), QueryError> {
+    let Source {
+        store,
+        pool,
+        limits,
+        running,
+        tenant,
+    } = source;
     let pipeline = Pipeline::compile(&query.expr).map_err(compile_error)?;
     let direction = query.direction;
-    let mut permit = running
-        .account
-        .try_take(0)
-        .map_err(|e| QueryError::Busy(e.to_string()))?;
+    let mut permit = nothing(running)?;
 
     let (store, tenant) = (store.clone(), tenant.to_owned());
     let (expr, need) = (query.expr.matchers.clone(), query.expr.need());
@@ -203,6 +242,12 @@ pub(super) async fn collect(
     let mut units = units.into_iter();
     let mut reading = VecDeque::new();
     let mut ended = false;
+    let edge = |unit: &Unit| match direction {
+        Direction::Backward => unit.max(),
+        Direction::Forward => unit.min(),
+    };
+    // Lines at the head of `best` that were looked at when telling, and those told.
+    let (mut settled, mut told) = (0, 0);
     loop {
         while !ended && reading.len() < 2 * pool.threads() {
             let Some((rank, unit)) = units.next() else {
@@ -210,19 +255,17 @@ pub(super) async fn collect(
                 break;
             };
             let bound = job.bound.load(Atomic::Relaxed);
-            let beyond = match direction {
-                Direction::Backward => unit.max() < bound,
-                Direction::Forward => unit.min() > bound,
-            };
-            if beyond {
+            let at = edge(&unit);
+            if is_beyond(direction, at, bound) {
                 // Units come in order: none that follows matters either.
                 ended = true;
                 break;
             }
             let job = job.clone();
-            reading.push_back(pool.spawn(Lane::Second, move || read(&job, rank, &unit)));
+            let read = pool.spawn(Lane::Second, move || read(&job, rank, &unit));
+            reading.push_back((at, read));
         }
-        let Some(next) = reading.pop_front() else {
+        let Some((_, next)) = reading.pop_front() else {
             break;
         };
         let result = next
@@ -231,47 +274,56 @@ pub(super) async fn collect(
         let (lines, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
         add(stats, &cost);
         running.check()?;
-        if lines.is_empty() {
-            continue;
-        }
-        for found in lines {
-            if identities.insert((found.stream.id, found.identity)) {
-                best.push(found);
+        if !lines.is_empty() {
+            for found in lines {
+                if identities.insert((found.stream.id, found.identity)) {
+                    best.push(found);
+                }
             }
+            match direction {
+                Direction::Backward => best.sort_by(|a, b| b.order(a)),
+                Direction::Forward => best.sort_by(Found::order),
+            }
+            for gone in best.drain(query.limit.min(best.len())..) {
+                identities.remove(&(gone.stream.id, gone.identity));
+            }
+            if best.len() == query.limit
+                && let Some(last) = best.last()
+            {
+                job.bound.store(last.at, Atomic::Relaxed);
+            }
+            hold(&mut permit, &best, told, limits)?;
         }
-        match direction {
-            Direction::Backward => best.sort_by(|a, b| b.order(a)),
-            Direction::Forward => best.sort_by(Found::order),
-        }
-        for gone in best.drain(query.limit.min(best.len())..) {
-            identities.remove(&(gone.stream.id, gone.identity));
-        }
-        if best.len() == query.limit
-            && let Some(last) = best.last()
+        if let Some(certain) = certain.filter(|certain| certain.is_wanted())
+            // The next unit is the one that reaches furthest. With none the answer is there.
+            && let Some(next) = match reading.front() {
+                Some((at, _)) => Some(*at),
+                None if ended => None,
+                None => units.as_slice().first().map(|(_, unit)| edge(unit)),
+            }
         {
-            job.bound.store(last.at, Atomic::Relaxed);
-        }
-        let bytes: usize = best.iter().map(Found::memory).sum();
-        if bytes > limits.max_result_bytes {
-            return Err(QueryError::TooMuch(format!(
-                "the answer would hold more than {} bytes of lines; ask for fewer lines with `limit`",
-                limits.max_result_bytes
-            )));
-        }
-        if bytes > permit.bytes() {
-            let more = bytes - permit.bytes();
-            permit
-                .try_grow(more)
-                .map_err(|e| QueryError::Busy(format!("{e}; try again")))?;
+            let until = best.partition_point(|found| is_beyond(direction, next, found.at));
+            told += certain.tell(best[settled..until].iter().map(Found::told));
+            settled = until;
+            hold(&mut permit, &best, told, limits)?;
         }
     }
     Ok((best, permit, pruned.as_of))
+}
+
+/// Whether a time comes behind another one in this direction.
+fn is_beyond(direction: Direction, at: Timestamp, other: Timestamp) -> bool {
+    match direction {
+        Direction::Backward => at < other,
+        Direction::Forward => at > other,
+    }
 }
 
 /// Reads one unit: its first `limit` lines, in the direction, that come through.
 fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), QueryError> {
     let mut stats = QueryStats::default();
     let mut found = Vec::new();
+    fail::fail_point!("scan-unit");
     if Instant::now() >= job.deadline {
         return Ok((found, stats)); // whoever waits looks at the clock
     }
@@ -293,11 +345,7 @@ fn read(job: &Job, rank: u32, unit: &Unit) -> Result<(Vec<Found>, QueryStats), Q
                 let i = index as usize;
                 let at = lines.at[i];
                 let bound = job.bound.load(Atomic::Relaxed);
-                let beyond = match job.direction {
-                    Direction::Backward => at < bound,
-                    Direction::Forward => at > bound,
-                };
-                if beyond || in_order && found.len() >= job.limit {
+                if is_beyond(job.direction, at, bound) || in_order && found.len() >= job.limit {
                     return in_order;
                 }
                 if !job.range.contains(at) {
@@ -402,6 +450,7 @@ pub fn add(total: &mut QueryStats, part: &QueryStats) {
     total.decompressed_bytes += part.decompressed_bytes;
     total.head_lines += part.head_lines;
     total.head_bytes += part.head_bytes;
+    total.slow_reads += part.slow_reads;
 }
 
 /// A query that reads well but can't be run.

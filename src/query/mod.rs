@@ -5,7 +5,9 @@
 //! pool → pipeline → merge, or sums per window → evaluate
 //! ```
 
+mod ahead;
 pub mod answer;
+pub mod certain;
 pub mod deletion;
 pub mod fields;
 mod labels;
@@ -29,14 +31,17 @@ pub use limits::QueryLimits;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use crate::model::{Labels, Matcher, TimeRange};
 use crate::runtime::permits::Budget;
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::Store;
 use crate::telemetry::metrics::{Counter, Family, Histogram, Metrics};
-use limits::Admission;
+use certain::{Certain, Growing};
+use limits::{Admission, Running};
 use partials::Partials;
-use sharing::Sharing;
+use sharing::{Asked, Sharing};
 
 /// Answers queries over one store. Cheap to clone.
 #[derive(Clone)]
@@ -47,7 +52,7 @@ pub struct Querier {
     admission: Admission,
     metrics: QueryMetrics,
     partials: Partials,
-    shared_logs: Sharing<LogAnswer>,
+    shared_logs: Sharing<LogAnswer, Arc<Certain>>,
     shared_metrics: Sharing<MetricAnswer>,
 }
 
@@ -145,14 +150,37 @@ impl Querier {
 
     /// Lines.
     pub async fn logs(&self, tenant: &str, query: LogQuery) -> Result<LogAnswer, QueryError> {
+        self.growing_logs(tenant, query).answer.await
+    }
+
+    /// Lines, and those that are certain before the answer is complete.
+    pub fn growing_logs(&self, tenant: &str, query: LogQuery) -> Growing {
         let name = self.question(tenant, &query);
         let (me, tenant) = (self.clone(), tenant.to_owned());
-        let run = self.shared_logs.run(name, || async move {
-            let running = me.admission.enter().await?;
-            logs::run(&me.store, &me.pool, &me.limits, &running, &tenant, query).await
-        });
-        self.metrics
-            .count("logs", run.await, |answer| Some(answer.stats))
+        let applied = self.store.logs_applied();
+        let Asked { execution, answer } =
+            self.shared_logs.ask(name, applied, |execution| async move {
+                let running = me.admission.enter().await?;
+                execution.begins_to_look(me.store.logs_applied());
+                logs::run(me.source(&running, &tenant), query, &execution.progress).await
+            });
+        let metrics = self.metrics.clone();
+        let answer =
+            async move { metrics.count("logs", answer.await, |answer| Some(answer.stats)) };
+        Growing {
+            certain: execution.progress.clone(),
+            answer: answer.boxed(),
+        }
+    }
+
+    fn source<'a>(&'a self, running: &'a Running, tenant: &'a str) -> logs::Source<'a> {
+        logs::Source {
+            store: &self.store,
+            pool: &self.pool,
+            limits: &self.limits,
+            running,
+            tenant,
+        }
     }
 
     /// Samples.
@@ -163,21 +191,25 @@ impl Querier {
     ) -> Result<MetricAnswer, QueryError> {
         let name = self.question(tenant, &query);
         let (me, tenant) = (self.clone(), tenant.to_owned());
-        let run = self.shared_metrics.run(name, || async move {
-            let running = me.admission.enter().await?;
-            samples::run(
-                &me.store,
-                &me.pool,
-                &me.limits,
-                &me.partials,
-                &running,
-                &tenant,
-                query,
-            )
-            .await
-        });
+        let applied = self.store.logs_applied();
+        let asked = self
+            .shared_metrics
+            .ask(name, applied, |execution| async move {
+                let running = me.admission.enter().await?;
+                execution.begins_to_look(me.store.logs_applied());
+                samples::run(
+                    &me.store,
+                    &me.pool,
+                    &me.limits,
+                    &me.partials,
+                    &running,
+                    &tenant,
+                    query,
+                )
+                .await
+            });
         self.metrics
-            .count("metric", run.await, |answer| Some(answer.stats))
+            .count("metric", asked.answer.await, |answer| Some(answer.stats))
     }
 
     /// Names of labels of streams with data in `range`, sorted.

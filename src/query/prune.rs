@@ -11,12 +11,12 @@ use super::answer::{QueryError, QueryStats};
 use crate::model::need::Need;
 use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::pool::{Lane, Pool};
-use crate::store::chunk::ChunkMeta;
+use crate::store::chunk::{ChunkMeta, StreamSum};
 use crate::store::deletion::{Deletion, Left};
 use crate::store::index::analyze::{FOLDS_TERM, OVERFLOW_TERM};
 use crate::store::index::{ChunkFlags, FilterView, NeedlePlan, NumberSet};
 use crate::store::partition::Partition;
-use crate::store::snapshot::{HeadView, LogDay};
+use crate::store::snapshot::{HeadView, LogDay, LogSnapshot};
 use crate::store::{Store, StoreError, Stream};
 
 /// Filters of a day are read in one go when at least this share of its chunks is wanted.
@@ -111,6 +111,7 @@ pub fn candidates(
     let snapshot = store.logs(range, Some(&wanted)).map_err(internal)?;
     let plan = Arc::new(NeedlePlan::compile(need));
     let mut units = Vec::new();
+    let all_chunks = snapshot.days.iter().map(|day| day.chunks.len()).sum();
     for day in &snapshot.days {
         let chunks: Vec<&Arc<ChunkMeta>> = day
             .chunks
@@ -118,21 +119,11 @@ pub fn candidates(
             .filter(|meta| meta.overlaps(range) && wanted.contains(&meta.stream))
             .collect();
         stats.chunks_total += chunks.len() as u64;
-        let kept = prune_day(store, day, chunks, &plan)?;
+        let kept = prune_day(store, day, chunks, all_chunks, &plan)?;
         stats.chunks_candidate += kept.len() as u64;
         for meta in kept {
             let stream = &by_id[&meta.stream];
-            let deletions = match snapshot.left(stream, meta) {
-                Left::All => Vec::new(),
-                Left::Lines(deletions) => deletions,
-                Left::Nothing => continue,
-            };
-            units.push(Unit::Chunk {
-                partition: day.partition.clone(),
-                stream: stream.clone(),
-                meta: meta.clone(),
-                deletions,
-            });
+            units.extend(chunk(&snapshot, day, meta, stream));
         }
     }
     units.extend(snapshot.heads.into_iter().map(Unit::Head));
@@ -147,17 +138,110 @@ pub fn candidates(
     })
 }
 
+/// Candidates of a query that needs no lines, without those that `take` took: it is offered
+/// what runs of chunks have of a stream within `range`, stream by stream, and takes it whole
+/// or not at all.
+pub fn uncounted(
+    store: &Store,
+    tenant: &str,
+    matchers: &[Matcher],
+    range: TimeRange,
+    mut take: impl FnMut(&Arc<Stream>, &StreamSum) -> bool,
+) -> Result<Candidates, QueryError> {
+    let streams = store.select(tenant, matchers);
+    let mut stats = QueryStats {
+        streams: streams.len() as u64,
+        ..QueryStats::default()
+    };
+    let by_id: HashMap<StreamId, Arc<Stream>> = streams.into_iter().map(|s| (s.id, s)).collect();
+    let wanted: HashSet<StreamId> = by_id.keys().copied().collect();
+    let mut units = Vec::new();
+    if by_id.is_empty() || range.is_empty() {
+        return Ok(Candidates {
+            units,
+            stats,
+            as_of: AsOf::default(),
+        });
+    }
+    let snapshot = store.logs(range, Some(&wanted)).map_err(internal)?;
+    let runs = || {
+        let days = snapshot.days.iter();
+        days.flat_map(|day| day.chunks.runs().map(move |run| (day, run)))
+    };
+    let mut sums: Vec<(usize, &StreamSum)> = runs()
+        .enumerate()
+        .flat_map(|(n, (_, run))| run.sums().iter().map(move |sum| (n, sum)))
+        .filter(|(_, sum)| range.overlaps(sum.min, sum.max) && wanted.contains(&sum.stream))
+        .collect();
+    sums.sort_unstable_by_key(|(run, sum)| (sum.stream, *run));
+    let mut left: HashSet<(usize, StreamId)> = HashSet::new();
+    for (run, sum) in sums {
+        let whole = range.contains(sum.min) && range.contains(sum.max);
+        if whole && snapshot.deletions.is_empty() && take(&by_id[&sum.stream], sum) {
+            stats.chunks_total += sum.chunks;
+        } else {
+            left.insert((run, sum.stream));
+        }
+    }
+    let runs_left: HashSet<usize> = left.iter().map(|(run, _)| *run).collect();
+    for (n, (day, run)) in runs().enumerate() {
+        if !runs_left.contains(&n) {
+            continue;
+        }
+        for meta in run.metas() {
+            if !meta.overlaps(range) || !left.contains(&(n, meta.stream)) {
+                continue;
+            }
+            stats.chunks_total += 1;
+            let stream = &by_id[&meta.stream];
+            units.extend(chunk(&snapshot, day, meta, stream));
+        }
+    }
+    stats.chunks_candidate = stats.chunks_total;
+    units.extend(snapshot.heads.into_iter().map(Unit::Head));
+    let as_of = AsOf {
+        applied: snapshot.applied,
+        streams: wanted,
+    };
+    Ok(Candidates {
+        units,
+        stats,
+        as_of,
+    })
+}
+
+/// A chunk to be read, unless nothing of it is left.
+fn chunk(
+    snapshot: &LogSnapshot,
+    day: &LogDay,
+    meta: &Arc<ChunkMeta>,
+    stream: &Arc<Stream>,
+) -> Option<Unit> {
+    let deletions = match snapshot.left(stream, meta) {
+        Left::All => Vec::new(),
+        Left::Lines(deletions) => deletions,
+        Left::Nothing => return None,
+    };
+    Some(Unit::Chunk {
+        partition: day.partition.clone(),
+        stream: stream.clone(),
+        meta: meta.clone(),
+        deletions,
+    })
+}
+
 fn prune_day<'a>(
     store: &Store,
     day: &LogDay,
     chunks: Vec<&'a Arc<ChunkMeta>>,
+    all_chunks: usize,
     plan: &Arc<NeedlePlan>,
 ) -> Result<Vec<&'a Arc<ChunkMeta>>, QueryError> {
     if plan.prunes_nothing() || chunks.is_empty() {
         return Ok(chunks);
     }
     let kept = by_words(day, chunks, plan);
-    by_grams(store.pool(), day, kept, plan)
+    by_grams(store.pool(), day, kept, all_chunks, plan)
 }
 
 fn by_words<'a>(
@@ -191,6 +275,7 @@ fn by_grams<'a>(
     pool: &Pool,
     day: &LogDay,
     mut chunks: Vec<&'a Arc<ChunkMeta>>,
+    all_chunks: usize,
     plan: &Arc<NeedlePlan>,
 ) -> Result<Vec<&'a Arc<ChunkMeta>>, QueryError> {
     if !plan.needs_filter() || chunks.is_empty() {
@@ -205,7 +290,7 @@ fn by_grams<'a>(
             let part: Vec<Arc<ChunkMeta>> = part.iter().map(|meta| (*meta).clone()).collect();
             let (partition, plan) = (day.partition.clone(), plan.clone());
             let job = move || match scan {
-                true => scan_filters(&partition, &part, &plan),
+                true => scan_filters(&partition, &part, all_chunks, &plan),
                 false => get_filters(&partition, &part, &plan),
             };
             Box::new(job) as Box<dyn FnOnce() -> Result<NumberSet, StoreError> + Send>
@@ -233,16 +318,19 @@ fn may_match(plan: &NeedlePlan, bytes: &[u8], meta: &ChunkMeta) -> bool {
     })
 }
 
-/// The chunks, in order of number, that may match; all filters between are read.
+/// The chunks, in order of number, that may match; all filters between are read, and kept for
+/// the next query when those of all the chunks that the query looks at fit.
 fn scan_filters(
     partition: &Partition,
     chunks: &[Arc<ChunkMeta>],
+    all_chunks: usize,
     plan: &NeedlePlan,
 ) -> Result<NumberSet, StoreError> {
     let mut kept = NumberSet::default();
     let mut left = chunks.iter().peekable();
     let first = chunks.first().map_or(0, |meta| meta.number);
-    partition.filters_from(first, |number, bytes| {
+    let keep = partition.can_keep_filters(all_chunks);
+    partition.filters_from(first, keep, |number, bytes| {
         // Those before have no filter.
         while let Some(meta) = left.next_if(|meta| meta.number < number) {
             kept.insert(meta.number);

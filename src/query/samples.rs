@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::ahead::Ahead;
 use super::answer::{MetricAnswer, MetricQuery, QueryError, QueryStats};
 use super::limits::{QueryLimits, Running};
 use super::logs::{add, compile_error};
 use super::partials::{Keeping, MAX_SERIES, Partials};
-use super::prune::{Unit, candidates, internal};
+use super::prune::{Candidates, Unit, candidates, internal, uncounted};
 use super::scan::{Leveler, Sieve, scan};
 use crate::logql::ast::MetricExpr;
 use crate::logql::eval::{self, Accumulator, EvalError, Sampler};
 use crate::logql::plan::{Group, Leaf, leaves};
-use crate::model::need::Need;
 use crate::model::series::{Grid, Matrix};
 use crate::model::time::MINUTE;
+use crate::model::{Matcher, TimeRange};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::ChunkReader;
@@ -27,6 +28,8 @@ use crate::store::{Store, StoreError, Stream};
 const UNITS_A_TASK: usize = 16;
 /// The same when no line is read.
 const COUNTED_UNITS_A_TASK: usize = 1024;
+/// Less is evaluated at once: going to the pool and back would take longer.
+const INLINE_BYTES: usize = 32 << 10;
 /// Series of more steps are not made for every task anew.
 const MANY_STEPS: usize = 2000;
 
@@ -141,13 +144,20 @@ async fn range(
 
     let (store, tenant) = (store.clone(), tenant.to_owned());
     let (matchers, need) = (leaf.selector().to_vec(), leaf.need());
+    let of_job = job.clone();
     let pruned = pool
         .run(Lane::Second, move || {
-            let need = if counted { Need::Anything } else { need };
-            candidates(&store, &tenant, &matchers, reach, &need)
+            if counted {
+                count_runs(&of_job, &store, &tenant, &matchers, reach)
+            } else {
+                let total = Accumulator::new(&of_job.leaf.aggregation, grid);
+                Ok((candidates(&store, &tenant, &matchers, reach, &need)?, total))
+            }
         })
-        .await
-        .map_err(|e| QueryError::Internal(e.to_string()))??;
+        .await;
+    let (pruned, mut total) = pruned.map_err(|e| QueryError::Internal(e.to_string()))??;
+    check_size(&total, &job)?;
+    cover(&mut permit, total.memory())?;
     stats.streams = stats.streams.max(pruned.stats.streams);
     stats.chunks_total += pruned.stats.chunks_total;
     stats.chunks_candidate += pruned.stats.chunks_candidate;
@@ -170,11 +180,12 @@ async fn range(
             Unit::Head(head) => (head.day, u32::MAX),
         });
     }
-    let mut units = units.into_iter().peekable();
+    let all = units.len();
+    let mut units = units.into_iter();
     let mut tasks = VecDeque::new();
-    let mut total = Accumulator::new(&leaf.aggregation, grid);
+    let mut ahead = Ahead::default();
     loop {
-        while tasks.len() < 2 * pool.threads() && units.peek().is_some() {
+        while tasks.len() < 2 * pool.threads() && !units.as_slice().is_empty() {
             let some: Vec<Unit> = units.by_ref().take(per_task).collect();
             let job = job.clone();
             tasks.push_back(pool.spawn(Lane::Second, move || read(&job, &some)));
@@ -186,15 +197,44 @@ async fn range(
         let (part, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
         add(stats, &cost);
         running.check()?;
+        ahead.learn(&cost);
+        ahead.read(units.as_slice(), all);
         total.merge(part);
         check_size(&total, &job)?;
         cover(&mut permit, total.memory())?;
+    }
+    if total.memory() < INLINE_BYTES {
+        return total.finish().map_err(eval_error);
     }
     // Quantiles of many samples take their time.
     let finished = pool.run(Lane::Second, move || total.finish()).await;
     finished
         .map_err(|e| QueryError::Internal(e.to_string()))?
         .map_err(eval_error)
+}
+
+/// Counts what runs of chunks have of each stream as a whole, and finds what has to be looked
+/// at more closely.
+fn count_runs(
+    job: &Job,
+    store: &Store,
+    tenant: &str,
+    matchers: &[Matcher],
+    reach: TimeRange,
+) -> Result<(Candidates, Accumulator), QueryError> {
+    let mut sampler = Sampler::new(&job.leaf, job.grid);
+    let mut bound = None;
+    let left = uncounted(store, tenant, matchers, reach, |stream, sum| {
+        if job.leaf.needs_metadata() && sum.has_metadata {
+            return false;
+        }
+        if bound != Some(stream.id) {
+            sampler.bind(&stream.labels);
+            bound = Some(stream.id);
+        }
+        sampler.add_counted(sum.min, sum.max, sum.lines, sum.bytes)
+    })?;
+    Ok((left, sampler.into_accumulator()))
 }
 
 /// Makes a permit hold at least `bytes`.

@@ -6,9 +6,11 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hashbrown::HashMap;
 
+use super::ahead::SLOW_READ;
 use super::answer::{QueryError, QueryStats};
 use super::prune::{Unit, internal};
 use crate::logql::Probe;
@@ -164,7 +166,9 @@ fn scan_all(
             stats.decompressed_bytes += meta.line_bytes;
             stats.lines += u64::from(meta.lines);
             stats.bytes += meta.line_bytes;
+            let asked = Instant::now();
             let read = partition.data(meta.number, |bytes| {
+                stats.slow_reads += u64::from(asked.elapsed() > SLOW_READ);
                 read_chunk(bytes, sieve, buffers, &mut visit)
             });
             if buffers.text.capacity() > KEEP_BYTES {

@@ -167,17 +167,9 @@ impl Querier {
                 queued: running.queued,
                 ..QueryStats::default()
             };
-            let (found, permit, as_of) = collect(
-                &self.store,
-                &self.pool,
-                &self.limits,
-                &running,
-                tenant,
-                &query,
-                query.range,
-                &mut stats,
-            )
-            .await?;
+            let source = self.source(&running, tenant);
+            let (found, permit, as_of) =
+                collect(source, &query, query.range, &mut stats, None).await?;
             stats.elapsed = running.began.elapsed();
             Ok((found, permit, as_of, stats))
         };

@@ -3,9 +3,13 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use crate::ingest::refusal::{Refusal, RefusalKind};
-use crate::model::trace::{Operation, SpanBatch, Trace, TraceId, TraceQuery};
+use crate::model::TimeRange;
+use crate::model::service_metrics::{DependencyLink, ServiceMetricsQuery, ServiceSeries};
+use crate::model::trace::{Operation, Span, SpanBatch, Trace, TraceId, TraceQuery};
 use crate::protocol::{DecodeError, SpanFormat};
 use crate::query::answer::QueryError;
 use crate::telemetry::metrics::{Counter, Family, Metrics};
@@ -42,8 +46,49 @@ pub trait TraceReader: Send + Sync + 'static {
         query: TraceQuery,
     ) -> impl Future<Output = Result<Vec<Trace>, QueryError>> + Send;
 
-    /// One complete trace.
+    /// One complete trace: from what retention keeps, else from the archive.
     fn trace(&self, id: TraceId) -> impl Future<Output = Result<Option<Trace>, QueryError>> + Send;
+
+    /// The same in pieces, for traces of any size: spans in no order, each once; nothing when
+    /// there is no such trace. Asked twice it gives the spans in the same order.
+    fn trace_parts(&self, id: TraceId) -> TraceParts
+    where
+        Self: Sized,
+    {
+        let _ = id;
+        futures::stream::once(async { Err(not_here("traces in pieces")) }).boxed()
+    }
+
+    /// Keeps a trace beyond retention; false when there is none. Doing it again changes nothing.
+    fn archive(&self, id: TraceId) -> impl Future<Output = Result<bool, QueryError>> + Send {
+        let _ = id;
+        async { Err(not_here("the archive")) }
+    }
+
+    /// Who called whom, by the starts of the called spans; sorted.
+    fn dependencies(
+        &self,
+        range: TimeRange,
+    ) -> impl Future<Output = Result<Vec<DependencyLink>, QueryError>> + Send {
+        let _ = range;
+        async { Err(not_here("dependencies")) }
+    }
+
+    /// A figure of services over time, sorted by service and operation.
+    fn service_metrics(
+        &self,
+        query: ServiceMetricsQuery,
+    ) -> impl Future<Output = Result<Vec<ServiceSeries>, QueryError>> + Send {
+        let _ = query;
+        async { Err(not_here("service metrics")) }
+    }
+}
+
+/// Spans of one trace, piece by piece.
+pub type TraceParts = BoxStream<'static, Result<Vec<Span>, QueryError>>;
+
+fn not_here(what: &str) -> QueryError {
+    QueryError::Invalid(format!("{what}: not available in this version"))
 }
 
 /// A door for spans, as its metrics name it.

@@ -152,8 +152,9 @@ impl Keeper {
                 checkpoint_at = Instant::now();
                 shared.sealed_bytes.store(0, Ordering::Relaxed);
                 let result = checkpoint(shared);
-                if let Err(error) = &result {
-                    shared.degrade(format!("checkpoint failed, tried again: {error}"));
+                match &result {
+                    Ok(()) => shared.mend(CHECKPOINT_FAILED),
+                    Err(error) => shared.degrade(format!("{CHECKPOINT_FAILED}: {error}")),
                 }
                 for ack in orders {
                     let _ = ack.send(result.clone());
@@ -165,6 +166,10 @@ impl Keeper {
         }
     }
 }
+
+/// Goes from what `/ready` tells when the next checkpoint succeeds: its journal is still there,
+/// so nothing is missing then.
+const CHECKPOINT_FAILED: &str = "checkpoint failed, tried again";
 
 /// Days of each signal whose catalog and index are always at hand: nearly all queries are over
 /// the last 24 hours, and the first one should not have to wait.
@@ -206,6 +211,10 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
         (open.low_water(), dirty, cursors)
     };
     let names: Vec<String> = dirty.iter().map(|(p, _)| p.name.clone()).collect();
+    fail::fail_point!("checkpoint-fails", |_| {
+        dirty.iter().for_each(|(p, _)| p.set_dirty());
+        Err(StoreError::Kv("a fail point".into()))
+    });
     fail::fail_point!("checkpoint-before-flush");
     if let Err(error) = shared.kv.flush(&names) {
         dirty.iter().for_each(|(p, _)| p.set_dirty());

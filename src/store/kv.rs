@@ -33,10 +33,18 @@ pub struct KvOptions {
     pub cache: usize,
 }
 
+/// Whether what a scan reads stays in the cache for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    Yes,
+    No,
+}
+
 /// One open database.
 pub struct Kv {
     db: Db,
     cache: Cache,
+    cache_bytes: usize,
     buffers: WriteBufferManager,
     family_buffer: usize,
 }
@@ -87,6 +95,7 @@ impl Kv {
         Ok(Self {
             db,
             cache,
+            cache_bytes: options.cache,
             buffers,
             family_buffer,
         })
@@ -111,6 +120,7 @@ impl Kv {
         Ok(Self {
             db,
             cache,
+            cache_bytes: 8 << 20,
             buffers,
             family_buffer: 1 << 20,
         })
@@ -202,7 +212,7 @@ impl Kv {
         prefix: &[u8],
         visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        self.scan_from(family, prefix, prefix, visit)
+        self.scan_from(family, prefix, prefix, Keep::No, visit)
     }
 
     /// The same from the key `from` on.
@@ -211,11 +221,12 @@ impl Kv {
         family: &str,
         prefix: &[u8],
         from: &[u8],
+        keep: Keep,
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
         let handle = self.family(family)?;
         let mut options = ReadOptions::default();
-        options.fill_cache(false);
+        options.fill_cache(keep == Keep::Yes);
         let mut rows = self.db.raw_iterator_cf_opt(&handle, options);
         rows.seek(from);
         while let Some((key, value)) = rows.item() {
@@ -290,6 +301,11 @@ impl Kv {
                 "{family}: compaction left {bytes} bytes of what was deleted"
             ))),
         }
+    }
+
+    /// Bytes that the cache holds at most.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     /// Bytes held by memtables and by the block cache.

@@ -184,6 +184,13 @@ impl Store {
         snapshot::logs(&self.0.shared, range, wanted)
     }
 
+    /// Number of the next record with lines to enter the heads: while it stays the same,
+    /// snapshots have the same lines. Acknowledged lines are below it, but for what a replay
+    /// has yet to bring.
+    pub fn logs_applied(&self) -> u64 {
+        self.0.shared.open.lock().logs_applied
+    }
+
     /// Lets lines of streams be heard as they are taken; until the listener is dropped.
     pub fn listen(
         &self,

@@ -1,28 +1,67 @@
 //! One day of one signal: its chunks or blocks, its index, its end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
-use super::chunk::ChunkMeta;
+use super::chunk::{ChunkMeta, StreamSum};
 use super::error::StoreError;
 use super::head::Through;
 use super::index::DayIndex;
-use super::kv::{Batch, Kv};
+use super::kv::{Batch, Keep, Kv};
 use super::layout::{Layout, PartitionId, Signal, number_key, number_of_key, prefix, stream_key};
 use super::seal::{SealedBlock, SealedChunk};
 use super::span::BlockMeta;
 use super::streams::encode_stream;
 use crate::model::StreamId;
 
+/// Of a gram filter in the cache, as a rule: 24.4 MB of 3,800 chunks (docs/benchmarks.md).
+const FILTER_BYTES: usize = 6500;
 /// Metas are kept in runs of this many, so that a snapshot copies a few pointers.
 const RUN: usize = 1024;
 
 /// An immutable list of metas in order of number; cheap to clone.
 #[derive(Debug)]
-pub struct Catalog<M>(Vec<Arc<Vec<Arc<M>>>>);
+pub struct Catalog<M>(Vec<Arc<Run<M>>>);
+
+/// Some metas, and what they have together.
+#[derive(Debug)]
+pub struct Run<M> {
+    metas: Vec<Arc<M>>,
+    /// Made when first asked for; gone when a meta changes.
+    sums: OnceLock<Box<[StreamSum]>>,
+}
+
+impl<M> Run<M> {
+    pub fn metas(&self) -> &[Arc<M>] {
+        &self.metas
+    }
+
+    /// The metas, to be changed.
+    fn change(run: &mut Arc<Self>) -> &mut Vec<Arc<M>> {
+        let run = Arc::make_mut(run);
+        run.sums = OnceLock::new();
+        &mut run.metas
+    }
+}
+
+impl<M> Clone for Run<M> {
+    fn clone(&self) -> Self {
+        Self {
+            metas: self.metas.clone(),
+            sums: OnceLock::new(),
+        }
+    }
+}
+
+impl Run<ChunkMeta> {
+    /// What the run has of each stream, in order of streams.
+    pub fn sums(&self) -> &[StreamSum] {
+        self.sums.get_or_init(|| StreamSum::of(&self.metas))
+    }
+}
 
 impl<M> Default for Catalog<M> {
     fn default() -> Self {
@@ -39,18 +78,26 @@ impl<M> Clone for Catalog<M> {
 impl<M> Catalog<M> {
     fn push(&mut self, meta: Arc<M>) {
         match self.0.last_mut() {
-            Some(run) if run.len() < RUN => Arc::make_mut(run).push(meta),
-            _ => self.0.push(Arc::new(vec![meta])),
+            Some(run) if run.metas.len() < RUN => Run::change(run).push(meta),
+            _ => self.0.push(Arc::new(Run {
+                metas: vec![meta],
+                sums: OnceLock::new(),
+            })),
         }
     }
 
     /// All metas, in order of number.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<M>> {
-        self.0.iter().flat_map(|run| run.iter())
+        self.0.iter().flat_map(|run| run.metas.iter())
+    }
+
+    /// The same in runs.
+    pub fn runs(&self) -> impl Iterator<Item = &Run<M>> {
+        self.0.iter().map(|run| &**run)
     }
 
     pub fn len(&self) -> usize {
-        self.0.iter().map(|run| run.len()).sum()
+        self.0.iter().map(|run| run.metas.len()).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -61,19 +108,20 @@ impl<M> Catalog<M> {
 impl Catalog<ChunkMeta> {
     /// Puts another meta, or none, in the place of the one with this number.
     fn replace(&mut self, number: u32, meta: Option<Arc<ChunkMeta>>) {
-        let last = |run: &Arc<Vec<Arc<ChunkMeta>>>| run.last().map_or(0, |m| m.number);
+        let last = |run: &Arc<Run<ChunkMeta>>| run.metas.last().map_or(0, |m| m.number);
         let at = self.0.partition_point(|run| last(run) < number);
         let Some(run) = self.0.get_mut(at) else {
             return;
         };
-        let Ok(place) = run.binary_search_by_key(&number, |m| m.number) else {
+        let Ok(place) = run.metas.binary_search_by_key(&number, |m| m.number) else {
             return;
         };
+        let metas = Run::change(run);
         match meta {
-            Some(meta) => Arc::make_mut(run)[place] = meta,
+            Some(meta) => metas[place] = meta,
             None => {
-                Arc::make_mut(run).remove(place);
-                if run.is_empty() {
+                metas.remove(place);
+                if metas.is_empty() {
                     self.0.remove(at);
                 }
             }
@@ -434,15 +482,25 @@ impl Partition {
             .get(&self.name, &number_key(prefix::PATTERNS, number), read)
     }
 
+    /// Whether the filters of so many chunks fit into the cache beside what else it holds.
+    /// More would throw each other out before they are asked for again.
+    pub fn can_keep_filters(&self, chunks: usize) -> Keep {
+        match chunks * FILTER_BYTES <= self.kv.cache_bytes() / 8 * 7 {
+            true => Keep::Yes,
+            false => Keep::No,
+        }
+    }
+
     /// Visits the gram filters from number `from` on, in order, until `visit` returns false.
     pub fn filters_from(
         &self,
         from: u32,
+        keep: Keep,
         mut visit: impl FnMut(u32, &[u8]) -> bool,
     ) -> Result<(), StoreError> {
         let from = number_key(prefix::FILTER, from);
         self.kv
-            .scan_from(&self.name, &[prefix::FILTER], &from, |key, value| {
+            .scan_from(&self.name, &[prefix::FILTER], &from, keep, |key, value| {
                 number_of_key(key).is_none_or(|number| visit(number, value))
             })
     }

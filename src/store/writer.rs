@@ -69,6 +69,8 @@ pub struct Open {
     pub cursors: HashMap<Box<[u8]>, Box<[u8]>>,
     /// Number of the next record to enter the heads.
     pub applied: u64,
+    /// The same of the latest record with lines that entered.
+    pub logs_applied: u64,
     /// Who listens to what enters the heads.
     pub taps: Taps,
     /// Delete requests that readers apply.
@@ -138,6 +140,16 @@ impl Shared {
         let mut degraded = self.degraded.lock();
         if degraded.len() < 100 && !degraded.contains(&what) {
             degraded.push(what);
+        }
+    }
+
+    /// What begins so is over.
+    pub fn mend(&self, what: &str) {
+        let mut degraded = self.degraded.lock();
+        let before = degraded.len();
+        degraded.retain(|known| !known.starts_with(what));
+        if degraded.len() < before {
+            tracing::info!("over: {what}");
         }
     }
 }
@@ -543,6 +555,7 @@ impl Writer {
             open.cursors.insert(key, value);
         }
         open.applied = seq + 1;
+        open.logs_applied = seq + 1;
         for key in full {
             self.freeze(&mut open, key);
         }

@@ -16,6 +16,7 @@ mod naive;
 mod otlp_logs;
 mod queries;
 mod senders;
+mod streaming;
 mod tail;
 mod tidy;
 mod traces;

@@ -60,3 +60,23 @@ fn a_filter_of_unwrapped_samples_sees_the_level_of_the_line() {
         );
     }
 }
+
+/// Its line stayed until the next start.
+#[test]
+fn a_checkpoint_that_failed_is_told_by_ready_until_one_succeeds() {
+    let mut appliance = Setup::default()
+        .env("FAILPOINTS", "checkpoint-fails=1*return->off")
+        .start();
+    appliance.expect_log("checkpoint failed");
+    appliance.expect_log("flush failed");
+    let at = now().to_string();
+    let streams = json!([{ "stream": { "job": "kept" }, "values": [[at, "line"]] }]);
+    assert_eq!(appliance.push(&json!({ "streams": streams })).status, 204);
+    let flush = || appliance.post("loki.listen", "/flush", &[], b"").status;
+    let ready = || appliance.get("loki.listen", "/ready").text();
+    assert_eq!(flush(), 500);
+    assert!(ready().contains("checkpoint failed"), "{}", ready());
+    assert_eq!(flush(), 204);
+    assert!(!ready().contains("checkpoint failed"), "{}", ready());
+    assert_eq!(ask(&appliance, "{job=\"kept\"}", "limit=3"), ["line"]);
+}

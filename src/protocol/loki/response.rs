@@ -60,26 +60,99 @@ where
     S: IntoIterator<Item = (&'a Labels, L)>,
     L: IntoIterator<Item = Line<'a>>,
 {
-    let mut out = begin("streams", frame);
-    if !frame.flags.is_empty() {
-        out.extend_from_slice(b"\"encodingFlags\":[");
-        comma_separated(&mut out, frame.flags, |out, flag| json_text(out, flag));
-        out.extend_from_slice(b"],");
+    let mut out = Streams::begin(frame.warnings, frame.flags);
+    for (labels, lines) in streams {
+        out.stream(labels);
+        for line in lines {
+            out.line(line);
+        }
     }
-    out.extend_from_slice(b"\"result\":[");
-    comma_separated(&mut out, streams, |out, (labels, lines)| {
-        out.extend_from_slice(b"{\"stream\":");
-        object(out, labels);
-        out.extend_from_slice(b",\"values\":[");
-        comma_separated(out, lines, line);
-        out.extend_from_slice(b"]}");
-    });
-    end(out, frame)
+    out.end(&frame.stats)
+}
+
+/// An answer of `resultType` "streams" as it is written, for who sends it piece by piece.
+pub struct Streams {
+    out: Vec<u8>,
+    within: Within,
+}
+
+/// Where a [`Streams`] stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Within {
+    /// Before the first stream.
+    Result,
+    /// Before a stream's first line.
+    Stream,
+    Lines,
+}
+
+impl Streams {
+    pub fn begin(warnings: &[String], flags: &[String]) -> Self {
+        let mut out = begin("streams", warnings);
+        if !flags.is_empty() {
+            out.extend_from_slice(b"\"encodingFlags\":[");
+            comma_separated(&mut out, flags, |out, flag| json_text(out, flag));
+            out.extend_from_slice(b"],");
+        }
+        out.extend_from_slice(b"\"result\":[");
+        Self {
+            out,
+            within: Within::Result,
+        }
+    }
+
+    /// Ends the stream before, if any, and begins the next one.
+    pub fn stream(&mut self, labels: &Labels) {
+        self.end_stream();
+        if self.within != Within::Result {
+            self.out.push(b',');
+        }
+        self.within = Within::Stream;
+        self.out.extend_from_slice(b"{\"stream\":");
+        object(&mut self.out, labels);
+        self.out.extend_from_slice(b",\"values\":[");
+    }
+
+    /// A line of the stream that was begun last.
+    pub fn line(&mut self, of: Line<'_>) {
+        if self.within == Within::Lines {
+            self.out.push(b',');
+        }
+        self.within = Within::Lines;
+        line(&mut self.out, of);
+    }
+
+    /// Bytes that wait to be taken.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// What was written since the last time.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// The rest of the answer.
+    pub fn end(mut self, stats: &Stats) -> Vec<u8> {
+        self.end_stream();
+        self.out.push(b']');
+        finish(self.out, stats)
+    }
+
+    fn end_stream(&mut self) {
+        if self.within != Within::Result {
+            self.out.extend_from_slice(b"]}");
+        }
+    }
 }
 
 /// `resultType` "matrix": series without points are left out.
 pub fn matrix(grid: &Grid, series: &[Series], frame: &Frame<'_>) -> Vec<u8> {
-    let mut out = begin("matrix", frame);
+    let mut out = begin("matrix", frame.warnings);
     out.extend_from_slice(b"\"result\":[");
     let filled = series
         .iter()
@@ -98,7 +171,7 @@ pub fn matrix(grid: &Grid, series: &[Series], frame: &Frame<'_>) -> Vec<u8> {
 
 /// `resultType` "vector": the first point of each series that has one.
 pub fn vector(at: Timestamp, series: &[Series], frame: &Frame<'_>) -> Vec<u8> {
-    let mut out = begin("vector", frame);
+    let mut out = begin("vector", frame.warnings);
     out.extend_from_slice(b"\"result\":[");
     let filled = series
         .iter()
@@ -115,10 +188,10 @@ pub fn vector(at: Timestamp, series: &[Series], frame: &Frame<'_>) -> Vec<u8> {
 
 /// `resultType` "scalar".
 pub fn scalar(at: Timestamp, value: f64, frame: &Frame<'_>) -> Vec<u8> {
-    let mut out = begin("scalar", frame);
+    let mut out = begin("scalar", frame.warnings);
     out.extend_from_slice(b"\"result\":");
     sample(&mut out, at, value);
-    finish(out, frame)
+    finish(out, &frame.stats)
 }
 
 /// Label names or values. With none, Loki leaves `data` out.
@@ -226,10 +299,10 @@ pub fn build_info(version: &str, revision: &str) -> Vec<u8> {
     out
 }
 
-fn begin(kind: &str, frame: &Frame<'_>) -> Vec<u8> {
+fn begin(kind: &str, warnings: &[String]) -> Vec<u8> {
     let mut out = b"{\"status\":\"success\",".to_vec();
-    if !frame.warnings.is_empty() {
-        put_warnings(&mut out, frame.warnings);
+    if !warnings.is_empty() {
+        put_warnings(&mut out, warnings);
         out.push(b',');
     }
     out.extend_from_slice(b"\"data\":{\"resultType\":\"");
@@ -246,12 +319,12 @@ fn put_warnings(out: &mut Vec<u8>, warnings: &[String]) {
 
 fn end(mut out: Vec<u8>, frame: &Frame<'_>) -> Vec<u8> {
     out.push(b']');
-    finish(out, frame)
+    finish(out, &frame.stats)
 }
 
-fn finish(mut out: Vec<u8>, frame: &Frame<'_>) -> Vec<u8> {
+fn finish(mut out: Vec<u8>, stats: &Stats) -> Vec<u8> {
     out.extend_from_slice(b",\"stats\":");
-    frame.stats.write(&mut out);
+    stats.write(&mut out);
     out.extend_from_slice(b"}}\n");
     out
 }

@@ -14,6 +14,7 @@ mod patterns;
 pub(in crate::server) mod push;
 mod query;
 pub mod rules;
+mod streaming;
 pub mod tail;
 mod volume;
 
@@ -34,22 +35,29 @@ use crate::protocol::otlp::logs::{Mapping, RESOURCE_LABELS};
 use crate::query::answer::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, QueryError,
 };
+use crate::query::certain::Growing;
 use crate::runtime::clock::Clock;
 use crate::runtime::permits::Account;
 use crate::runtime::pool::{Lane, Pool};
 use crate::server::error::LokiError;
 use crate::telemetry::build;
+use crate::telemetry::metrics::{Counter, Family, Metrics, Reason};
 
 pub(super) use params::Params;
 pub use push::replay;
 
 /// Who answers queries. Tenant "" unless tenancy is on.
 pub trait LogReader: explore::ExploreReader {
+    /// Lines, and those that are certain before the answer is complete.
+    fn growing_logs(&self, tenant: &Arc<str>, query: LogQuery) -> Growing;
+
     fn logs(
         &self,
         tenant: &Arc<str>,
         query: LogQuery,
-    ) -> impl Future<Output = Result<LogAnswer, QueryError>> + Send;
+    ) -> impl Future<Output = Result<LogAnswer, QueryError>> + Send {
+        self.growing_logs(tenant, query).answer
+    }
 
     /// Numbers and `vector(n)` come here as well, except for instant queries of a number.
     fn metric(
@@ -136,6 +144,25 @@ pub struct Api<S, R> {
     pub clock: Clock,
     /// Bodies of pushes and what they decode to.
     pub memory: Account,
+    pub metrics: LokiMetrics,
+}
+
+/// What the API counts beside what others do.
+#[derive(Clone)]
+pub struct LokiMetrics {
+    /// Answers that had begun and could not be completed.
+    broken: Family<Reason, Counter>,
+}
+
+impl LokiMetrics {
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            broken: metrics.refusals(
+                "query_answers_broken",
+                "Log answers that had begun and were broken off, by reason",
+            ),
+        }
+    }
 }
 
 /// All routes of the API. Unknown paths are answered as Loki does.

@@ -12,10 +12,13 @@ use crate::logql::ast::{Expr, MetricExpr};
 use crate::model::Timestamp;
 use crate::model::series::Grid;
 use crate::protocol::loki::response::{self, Frame, Line, Stats};
-use crate::query::answer::{LogAnswer, LogQuery, MetricAnswer, MetricQuery, QueryStats};
+use crate::query::answer::{
+    AnswerEntry, LogAnswer, LogQuery, MetricAnswer, MetricQuery, QueryStats,
+};
 use crate::server::error::LokiError;
 
 use super::params::{Bounds, Params, check_length};
+use super::streaming::{self, Soon};
 use super::{Api, LogReader, Options, json, render, tenant, typed_json};
 
 /// The flag that keeps stream labels, metadata and parsed labels apart.
@@ -87,9 +90,14 @@ async fn query_range<S: LogSink, R: LogReader>(
                 categorize: flags.iter().any(|f| f == CATEGORIZE),
             };
             let categorize = query.categorize;
-            let answer = api.reader.logs(&tenant, query).await?;
-            let lines = answer.streams.iter().map(|s| s.entries.len()).sum();
-            render(&api, lines, move || streams(&answer, categorize, &flags)).await
+            let growing = api.reader.growing_logs(&tenant, query);
+            match streaming::soon(growing, categorize, &flags, &api.metrics).await? {
+                Soon::Begun(response) => Ok(response),
+                Soon::Complete(answer) => {
+                    let lines = answer.streams.iter().map(|s| s.entries.len()).sum();
+                    render(&api, lines, move || streams(&answer, categorize, &flags)).await
+                }
+            }
         }
         Expr::Metric(expr) => {
             let grid = aligned(bounds, step);
@@ -155,11 +163,8 @@ pub(super) fn parse(text: &str) -> Result<Expr, LokiError> {
 
 fn streams(answer: &LogAnswer, categorize: bool, flags: &[String]) -> Vec<u8> {
     let streams = answer.streams.iter().map(|stream| {
-        let lines = stream.entries.iter().map(move |entry| Line {
-            at: entry.at,
-            text: &entry.line,
-            categories: categorize.then_some((&entry.structured, &entry.parsed)),
-        });
+        let lines = stream.entries.iter();
+        let lines = lines.map(move |entry| shown(entry, categorize));
         (&stream.labels, lines)
     });
     response::streams(
@@ -169,6 +174,14 @@ fn streams(answer: &LogAnswer, categorize: bool, flags: &[String]) -> Vec<u8> {
             ..frame(&answer.stats, &[])
         },
     )
+}
+
+pub(super) fn shown(entry: &AnswerEntry, categorize: bool) -> Line<'_> {
+    Line {
+        at: entry.at,
+        text: &entry.line,
+        categories: categorize.then_some((&entry.structured, &entry.parsed)),
+    }
 }
 
 pub(super) fn frame<'a>(stats: &QueryStats, warnings: &'a [String]) -> Frame<'a> {

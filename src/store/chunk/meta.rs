@@ -1,5 +1,7 @@
 //! What is known of a chunk without reading it.
 
+use std::sync::Arc;
+
 use crate::model::time::{MINUTE, Timestamp};
 use crate::model::{StreamId, TimeRange};
 use crate::store::chunk::LineBlock;
@@ -99,6 +101,42 @@ impl Minutes {
     }
 }
 
+/// What some chunks have of one stream: a count over whole days looks at these instead of
+/// each chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSum {
+    pub stream: StreamId,
+    pub min: Timestamp,
+    pub max: Timestamp,
+    pub chunks: u64,
+    pub lines: u64,
+    pub bytes: u64,
+    /// Whether any line has structured metadata.
+    pub has_metadata: bool,
+}
+
+impl StreamSum {
+    /// A sum for each stream, in order of streams.
+    pub fn of(metas: &[Arc<ChunkMeta>]) -> Box<[Self]> {
+        let mut ordered: Vec<&ChunkMeta> = metas.iter().map(|meta| &**meta).collect();
+        ordered.sort_unstable_by_key(|meta| meta.stream);
+        let of_stream = ordered.chunk_by(|a, b| a.stream == b.stream);
+        let sum = |metas: &[&ChunkMeta]| {
+            let first = metas.first()?;
+            Some(Self {
+                stream: first.stream,
+                min: metas.iter().map(|m| m.min).min()?,
+                max: metas.iter().map(|m| m.max).max()?,
+                chunks: metas.len() as u64,
+                lines: metas.iter().map(|m| u64::from(m.lines)).sum(),
+                bytes: metas.iter().map(|m| m.line_bytes).sum(),
+                has_metadata: metas.iter().any(|m| m.has_metadata()),
+            })
+        };
+        of_stream.filter_map(sum).collect()
+    }
+}
+
 impl ChunkMeta {
     /// Describes lines sorted by time, at least one.
     pub fn of(block: &LineBlock, stream: StreamId, stored_bytes: u32, flags: u8) -> Self {
@@ -147,7 +185,8 @@ impl ChunkMeta {
 
     /// Memory that it holds, bytes.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.minutes.0.len() + 32
+        // At most as many sums as metas are made of them.
+        size_of::<Self>() + self.minutes.0.len() + 32 + size_of::<StreamSum>()
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -207,6 +246,39 @@ impl ChunkMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_hold_what_all_chunks_of_a_stream_hold() {
+        let meta = |stream, times: &[i64], set: Option<&crate::model::log::Metadata>| {
+            let mut block = LineBlock::default();
+            for at in times {
+                block.push(*at, b"abc", set);
+            }
+            Arc::new(ChunkMeta::of(&block, StreamId(stream), 100, 0))
+        };
+        let set: crate::model::log::Metadata = vec![("k".into(), "v".into())].into();
+        let metas = [
+            meta(2, &[5, 9], None),
+            meta(1, &[7], Some(&set)),
+            meta(2, &[1, 2, 3], None),
+        ];
+        let sums: Vec<_> = StreamSum::of(&metas)
+            .iter()
+            .map(|s| {
+                (
+                    s.stream.0,
+                    s.min,
+                    s.max,
+                    s.chunks,
+                    s.lines,
+                    s.bytes,
+                    s.has_metadata,
+                )
+            })
+            .collect();
+        assert_eq!(sums, [(1, 7, 7, 1, 1, 3, true), (2, 1, 9, 2, 5, 15, false)]);
+        assert!(StreamSum::of(&[]).is_empty());
+    }
 
     #[test]
     fn minutes_count_lines_and_bytes_and_read_back() {

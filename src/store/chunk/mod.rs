@@ -6,4 +6,4 @@ pub mod meta;
 
 pub use format::{ChunkReader, compress_frame, decompress_frame, encode};
 pub use lines::LineBlock;
-pub use meta::ChunkMeta;
+pub use meta::{ChunkMeta, StreamSum};

@@ -8,7 +8,7 @@ use crate::model::{Labels, Timestamp};
 pub fn volumes(volumes: &[(&Labels, &[(Timestamp, u64)])], frame: &Frame<'_>) -> Vec<u8> {
     let is_vector = volumes.iter().all(|(_, samples)| samples.len() <= 1);
     let kind = if is_vector { "vector" } else { "matrix" };
-    let mut out = begin(kind, frame);
+    let mut out = begin(kind, frame.warnings);
     out.extend_from_slice(b"\"result\":[");
     let filled = volumes.iter().filter(|(_, samples)| !samples.is_empty());
     comma_separated(&mut out, filled, |out, (labels, samples)| {
