@@ -409,6 +409,7 @@ fn open_store(
             config::Durability::Flush => Durability::Flush,
         },
         retention: config.storage.retention,
+        max_bytes: config.storage.max_bytes,
         min_free_bytes: config.storage.min_free_bytes,
         mine_patterns: config.loki.patterns,
         deletion: store::deletion::DeletionOptions {
@@ -468,8 +469,8 @@ fn readiness(
         if !store.is_recovered() {
             degraded.push("replaying the journal: queries may miss lines".into());
         }
-        if store.is_full() {
-            degraded.push("the disk is nearly full: nothing is accepted".into());
+        if let Some(no_room) = store.no_room() {
+            degraded.push(format!("{no_room}: nothing is accepted"));
         }
         Readiness::Ready { degraded }
     })

@@ -74,7 +74,7 @@ pub const KEYS: &[Key] = &[
         D::Text("sync"),
     ),
     key("storage.retention", K::DurationOrNone, D::Text("30d")),
-    key("storage.max_bytes", K::NotYet, D::Text("")),
+    key("storage.max_bytes", K::SizeOrNone, D::Text("")),
     key("storage.min_free_bytes", K::Size, D::Text("1GiB")),
     key("memory.limit", K::Size, D::Text("256MiB")),
     key("memory.kept_results", K::Size, D::Text("32MiB")),

@@ -292,6 +292,10 @@ impl Config {
             },
             min_free_bytes: size("storage.min_free_bytes", &min_free_bytes)?,
         };
+        if storage.max_bytes.is_some_and(|max| max < MAX_BYTES_MIN) {
+            let message = "is less than 512MiB; the journal alone takes up to 128 MiB";
+            return Err(("storage.max_bytes", message.into()));
+        }
         if storage
             .retention
             .is_some_and(|r| r < Duration::from_secs(24 * 3600))
@@ -421,6 +425,8 @@ impl Config {
 
 /// Below this not even the fixed parts fit.
 const MEMORY_MIN: u64 = 64 << 20;
+/// Below this the journal alone could fill it.
+const MAX_BYTES_MIN: u64 = 512 << 20;
 
 type Resolved<T> = Result<T, (&'static str, String)>;
 

@@ -35,6 +35,7 @@ async fn fixture(path: &Path, limits: QueryLimits) -> Fixture {
         path: path.to_owned(),
         durability: Durability::Flush,
         retention: None,
+        max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: true,
         deletion: crate::store::deletion::DeletionOptions::default(),

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::error::StoreError;
 use super::journal::Body;
 use super::journal::record::Cursor;
+use super::layout::PartitionId;
 use super::seal::{SealedBlock, SealedChunk};
 use crate::model::log::LogBatch;
 use crate::model::trace::SpanBatch;
@@ -54,8 +55,10 @@ pub enum Internal {
     Rotate,
     /// Journal records below this number are no longer needed.
     Forget(u64),
-    /// Days are dropped as of this time.
+    /// Days older than retention are dropped.
     Retain,
+    /// These are dropped.
+    Drop(Vec<PartitionId>),
 }
 
 /// What the writer does next.

@@ -17,6 +17,7 @@ use super::error::StoreError;
 use super::inbox::{Ack, Internal};
 use super::layout::{LOW_WATER_KEY, POSITION_PREFIX, Signal};
 use super::partition::Partition;
+use super::room::Room;
 use super::seal::{analyze, span_words};
 use super::span::SpanBlock;
 use super::writer::Shared;
@@ -105,6 +106,7 @@ impl Keeper {
         };
         let mut checkpoint_at = Instant::now();
         let mut retain_at: Option<Instant> = None;
+        let mut room = Room::default();
         loop {
             let (orders, rebuilds) = {
                 let mut orders = self.orders.lock();
@@ -124,7 +126,7 @@ impl Keeper {
                 let _ = done.send(());
             }
             accounts.update(shared);
-            look_at_disk(shared);
+            room.look(shared);
             let recovered = shared.recovered.load(Ordering::Acquire);
             if recovered && retain_at.is_none_or(|at| at.elapsed() >= RETAIN_EVERY) {
                 retain_at = Some(Instant::now());
@@ -345,28 +347,5 @@ impl Accounts {
         m.delete_requests_waiting.set(waiting as i64);
         m.journal_size
             .set(shared.journal_bytes.load(Ordering::Relaxed) as i64);
-    }
-}
-
-/// Notes whether the disk has room, so that writes are refused before it has none.
-pub fn look_at_disk(shared: &Shared) {
-    let Ok(disk) = rustix::fs::statvfs(shared.layout.root()) else {
-        return;
-    };
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    shared
-        .metrics
-        .disk_free
-        .set(i64::try_from(free).unwrap_or(i64::MAX));
-    let full = free < shared.options.min_free_bytes;
-    if shared.disk_full.swap(full, Ordering::Relaxed) != full {
-        if full {
-            tracing::error!(
-                free,
-                "disk is nearly full: nothing is accepted until there is room"
-            );
-        } else {
-            tracing::info!(free, "disk has room again");
-        }
     }
 }

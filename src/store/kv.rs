@@ -6,9 +6,14 @@
 //! K3. Nothing in a day is overwritten except the small "sealed through" records, so blob
 //!     files need no garbage collection; but for delete requests, after which
 //!     [`Kv::compact`] drops what was overwritten.
+//! K4. A family is dropped only by who created or opened it last: a day that was dropped while
+//!     somebody read it may have begun anew meanwhile, under the same name.
 
 use std::path::Path;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 
 use rocksdb::{
     BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor, CompactOptions,
@@ -47,7 +52,13 @@ pub struct Kv {
     cache_bytes: usize,
     buffers: WriteBufferManager,
     family_buffer: usize,
+    /// How often each family was created in this process (K4).
+    created: Mutex<HashMap<String, u64>>,
 }
+
+/// Names one creation of a family (K4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Creation(u64);
 
 /// Writes that become visible, and later safe, together. One family only.
 #[derive(Default)]
@@ -98,6 +109,7 @@ impl Kv {
             cache_bytes: options.cache,
             buffers,
             family_buffer,
+            created: Mutex::default(),
         })
     }
 
@@ -123,6 +135,7 @@ impl Kv {
             cache_bytes: 8 << 20,
             buffers,
             family_buffer: 1 << 20,
+            created: Mutex::default(),
         })
     }
 
@@ -136,21 +149,50 @@ impl Kv {
         Ok(names)
     }
 
-    pub fn create_family(&self, name: &str) -> Result<(), StoreError> {
-        if self.db.cf_handle(name).is_some() {
-            return Ok(());
+    /// Creates a family, or takes over the one that is there.
+    pub fn create_family(&self, name: &str) -> Result<Creation, StoreError> {
+        let mut created = self.created.lock();
+        if self.db.cf_handle(name).is_none() {
+            self.db
+                .create_cf(name, &day_options(&self.cache, self.family_buffer))
+                .map_err(StoreError::kv)?;
         }
-        self.db
-            .create_cf(name, &day_options(&self.cache, self.family_buffer))
-            .map_err(StoreError::kv)
+        let times = created.entry_ref(name).or_insert(0);
+        *times += 1;
+        Ok(Creation(*times))
     }
 
-    /// Drops a family with all its files; quick whatever its size.
-    pub fn drop_family(&self, name: &str) -> Result<(), StoreError> {
-        if self.db.cf_handle(name).is_none() {
-            return Ok(());
+    /// The latest creation of a family.
+    pub fn creation(&self, name: &str) -> Creation {
+        Creation(self.created.lock().get(name).copied().unwrap_or(0))
+    }
+
+    /// Drops a family with all its files; quick whatever its size. Drops nothing when it was
+    /// created again since (K4), and tells so by `false`.
+    pub fn drop_family(&self, name: &str, creation: Creation) -> Result<bool, StoreError> {
+        let created = self.created.lock();
+        if Creation(created.get(name).copied().unwrap_or(0)) != creation {
+            return Ok(false);
         }
-        self.db.drop_cf(name).map_err(StoreError::kv)
+        if self.db.cf_handle(name).is_some() {
+            self.db.drop_cf(name).map_err(StoreError::kv)?;
+        }
+        Ok(true)
+    }
+
+    /// Bytes of a family's files, those that a drop would free.
+    pub fn family_bytes(&self, name: &str) -> u64 {
+        let Some(handle) = self.db.cf_handle(name) else {
+            return 0;
+        };
+        let property = |name| self.db.property_int_value_cf(&handle, name);
+        [
+            "rocksdb.total-sst-files-size",
+            "rocksdb.total-blob-file-size",
+        ]
+        .into_iter()
+        .filter_map(|name| property(name).ok().flatten())
+        .sum()
     }
 
     fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, StoreError> {

@@ -20,9 +20,11 @@ pub struct StoreMetrics {
     pub sealed_stored_bytes: Counter,
     pub partitions: Gauge,
     pub partitions_dropped: Counter,
+    pub partitions_dropped_for_room: Counter,
     pub streams: Gauge,
     pub heads: Gauge,
     pub disk_free: Gauge,
+    pub disk_used: Gauge,
     pub checkpoints: Counter,
     pub delete_requests: Counter,
     pub delete_requests_waiting: Gauge,
@@ -52,10 +54,19 @@ impl StoreMetrics {
             sealed_line_bytes: m.counter("sealed_line_bytes", "Bytes of lines in sealed chunks"),
             sealed_stored_bytes: m.counter("sealed_stored_bytes", "Bytes of sealed chunks on disk"),
             partitions: m.gauge("partitions", "Days kept, logs and spans apart"),
-            partitions_dropped: m.counter("partitions_dropped", "Days dropped by retention"),
+            partitions_dropped: m
+                .counter("partitions_dropped", "Days dropped, logs and spans apart"),
+            partitions_dropped_for_room: m.counter(
+                "partitions_dropped_for_room",
+                "Days dropped before their age for max_bytes or min_free_bytes",
+            ),
             streams: m.gauge("streams", "Streams known"),
             heads: m.gauge("heads", "Open heads"),
             disk_free: m.gauge("disk_free_bytes", "Free bytes on the disk of storage.path"),
+            disk_used: m.gauge(
+                "disk_used_bytes",
+                "Bytes that everything below storage.path takes",
+            ),
             checkpoints: m.counter("checkpoints", "Low-water marks written"),
             delete_requests: m.counter("delete_requests", "Delete requests taken"),
             delete_requests_waiting: m.gauge(

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
-//! L in `chunk/lines`, M in `patterns`, D in `partition`, I in `index`, E in `deletion`, W in `writer`, C in `keeper`.
+//! L in `chunk/lines`, M in `patterns`, D in `partition`, R in `room`, I in `index`, E in `deletion`, W in `writer`, C in `keeper`.
 
 pub mod chunk;
 pub mod codec;
@@ -29,6 +29,7 @@ pub mod partition;
 pub mod patterns;
 pub mod recovery;
 pub mod retention;
+mod room;
 pub mod seal;
 pub mod snapshot;
 pub mod span;
@@ -50,6 +51,7 @@ pub use inbox::Payload;
 pub use journal::Body;
 pub use journal::record::{Cursor, RecordKind, encode_batch};
 pub use options::{Decoded, Decoder, Durability, OnFailure, Options};
+pub use room::NoRoom;
 pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
@@ -142,9 +144,9 @@ impl Store {
         self.0.syncer.failure().is_some()
     }
 
-    /// Whether the disk has too little room to take anything.
-    pub fn is_full(&self) -> bool {
-        self.0.shared.disk_full.load(Ordering::Relaxed)
+    /// Why nothing is accepted now, when there is too little room.
+    pub fn no_room(&self) -> Option<NoRoom> {
+        self.0.shared.no_room()
     }
 
     /// What is wrong and goes on.

@@ -45,7 +45,9 @@ pub struct Options {
     pub durability: Durability,
     /// Days wholly older than this are dropped.
     pub retention: Option<Duration>,
-    /// Free bytes on the disk below which nothing is accepted.
+    /// Bytes that the data directory may have: above, the oldest days go.
+    pub max_bytes: Option<u64>,
+    /// Free bytes on the disk below which the oldest days go, and nothing is accepted.
     pub min_free_bytes: u64,
     /// Mine the patterns of lines when chunks are sealed.
     pub mine_patterns: bool,

@@ -10,7 +10,7 @@ use super::chunk::{ChunkMeta, StreamSum};
 use super::error::StoreError;
 use super::head::Through;
 use super::index::DayIndex;
-use super::kv::{Batch, Keep, Kv};
+use super::kv::{Batch, Creation, Keep, Kv};
 use super::layout::{Layout, PartitionId, Signal, number_key, number_of_key, prefix, stream_key};
 use super::seal::{SealedBlock, SealedChunk};
 use super::span::BlockMeta;
@@ -139,6 +139,8 @@ pub struct Partition {
     /// Family and index directory.
     pub name: String,
     kv: Arc<Kv>,
+    /// Of its family: a later one is not ours to drop.
+    creation: Creation,
     layout: Layout,
     pub index: DayIndex,
     state: Mutex<State>,
@@ -179,6 +181,7 @@ impl Partition {
         }
         Ok(Self {
             id,
+            creation: kv.creation(&name),
             index: DayIndex::new(layout.index_dir(id)),
             layout: layout.clone(),
             name,
@@ -607,6 +610,12 @@ impl Partition {
         }
     }
 
+    /// Bytes on the disk that go with it, about.
+    pub fn disk_bytes(&self) -> u64 {
+        let index = super::room::bytes_below(&self.layout.index_dir(self.id));
+        self.kv.family_bytes(&self.name) + index
+    }
+
     /// Its files go when nobody holds it any more (D2).
     pub fn mark_dropped(&self) {
         self.dropped.store(true, Ordering::Release);
@@ -616,8 +625,17 @@ impl Partition {
 impl Drop for Partition {
     fn drop(&mut self) {
         if self.dropped.load(Ordering::Acquire) {
-            let dropped = self.kv.drop_family(&self.name);
-            if let Err(error) = dropped.and_then(|()| self.index.reset()) {
+            let dropped = match self.kv.drop_family(&self.name, self.creation) {
+                Ok(true) => self.index.reset(),
+                Ok(false) => {
+                    // Late lines began the day again while somebody read it: its successor has
+                    // everything, and goes when its time comes.
+                    tracing::info!(partition = %self.name, "not dropped: begun again meanwhile");
+                    return;
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = dropped {
                 tracing::error!(partition = %self.name, "drop failed, retried at start: {error}");
             } else {
                 let dir = self.layout.index_dir(self.id);

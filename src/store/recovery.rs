@@ -20,7 +20,7 @@ use super::deletion::{self, eraser::Eraser};
 use super::error::StoreError;
 use super::inbox::Inbox;
 use super::journal::{Journal, Replay};
-use super::keeper::{Keeper, look_at_disk};
+use super::keeper::Keeper;
 use super::kv::{Kv, KvOptions};
 use super::layout::{
     FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, POSITION_PREFIX, PartitionId,
@@ -127,13 +127,14 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         index_account: options.budget.account("index_writer"),
         recovered: AtomicBool::new(false),
         disk_full: AtomicBool::new(false),
+        over_limit: AtomicBool::new(false),
         journal_bytes: AtomicU64::new(0),
         sealed_bytes: AtomicU64::new(0),
         degraded: Mutex::default(),
         deletions: deletion_log,
         options,
     });
-    look_at_disk(&shared);
+    super::room::look_at_disk(&shared);
     let writer = Writer::new(
         shared.clone(),
         journal,

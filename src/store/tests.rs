@@ -23,6 +23,7 @@ pub(super) fn options(path: &Path) -> Options {
         path: path.to_owned(),
         durability: Durability::Sync,
         retention: None,
+        max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: true,
         deletion: deletion::DeletionOptions::default(),
@@ -293,5 +294,126 @@ async fn a_lost_index_is_rebuilt() {
         folded: false,
     };
     assert!(view.search(&line, "", "").unwrap().unwrap().contains(0));
+    store.stop().unwrap();
+}
+
+/// Waits until `is_so`, some seconds at most.
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what}");
+}
+
+/// The same lines as many days later.
+fn days_later(lines: &[(i64, String)], days: i64) -> Vec<(i64, String)> {
+    let later = |(at, line): &(i64, String)| (at + days * DAY, line.clone());
+    lines.iter().map(later).collect()
+}
+
+/// Lines that hardly compress.
+fn noise(n: i64) -> Vec<(i64, String)> {
+    use rand::SeedableRng;
+    use rand::distr::{Alphanumeric, SampleString};
+    let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+    let line = |i| (20_000 * DAY + i, Alphanumeric.sample_string(&mut rng, 1000));
+    (0..n).map(line).collect()
+}
+
+#[tokio::test]
+async fn above_max_bytes_the_oldest_days_go_and_the_newest_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = noise(2000);
+    let mut opened = options(dir.path());
+    let store = Store::open(opened.clone()).unwrap();
+    wait_recovered(&store);
+    for day in 0..3 {
+        push(&store, batch("a", &days_later(&lines, day))).await;
+    }
+    store.flush().await.unwrap();
+    store.stop().unwrap();
+    drop(store);
+    let whole = room::bytes_below(dir.path());
+
+    // Two days and a half.
+    opened.max_bytes = Some(whole - whole / 6);
+    opened.metrics = Metrics::default();
+    let store = Store::open(opened.clone()).unwrap();
+    wait_until("the first day goes", || {
+        store.partitions(Signal::Logs).len() == 2
+    });
+    assert_eq!(
+        store.partitions(Signal::Logs),
+        ["log-20241005", "log-20241006"]
+    );
+    wait_until("its files go", || {
+        room::bytes_below(dir.path()) <= whole - whole / 6
+    });
+    let dropped = &store.0.shared.metrics.partitions_dropped_for_room;
+    assert_eq!(dropped.get(), 1);
+    // What is there fits: pushes are taken.
+    push(&store, batch("a", &days_later(&noise(1), 2))).await;
+    store.stop().unwrap();
+    drop(store);
+
+    // Less than a day: the newest stays, and nothing is taken any more.
+    opened.max_bytes = Some(1 << 20);
+    opened.metrics = Metrics::default();
+    let store = Store::open(opened).unwrap();
+    wait_until("only the newest day stays", || {
+        store.partitions(Signal::Logs).len() == 1
+    });
+    wait_until("no room", || store.no_room() == Some(NoRoom::Limit));
+    assert_eq!(read(&store)["{app=\"a\"}"].len(), 2001);
+    let body = Body {
+        kind: RecordKind::LogsOwn,
+        format: 0,
+        coding: 0,
+        flags: 0,
+        tenant: "".into(),
+        bytes: Bytes::from(encode_batch(&batch("a", &lines[..1]), &[])),
+    };
+    let payload = Payload::Logs(batch("a", &lines[..1]), Vec::new());
+    let refused = store.append(payload, body, None).unwrap().wait().await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    store.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_day_that_begins_again_while_it_is_read_keeps_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    wait_recovered(&store);
+    push(&store, batch("a", &lines(0, 5, 1))).await;
+    push(&store, batch("a", &days_later(&lines(0, 5, 1), 1))).await;
+    store.flush().await.unwrap();
+    let held = store.logs(TimeRange::all(), None).unwrap();
+    let first = held.days[0].partition.id;
+    store
+        .0
+        .shared
+        .inbox
+        .push_internal(Internal::Drop(vec![first]));
+    wait_until("the day is out of sight", || {
+        store.partitions(Signal::Logs).len() == 1
+    });
+    // Late lines begin it again, are sealed into it, and it goes on after the reader left.
+    push(&store, batch("a", &lines(100, 5, 1))).await;
+    store.flush().await.unwrap();
+    drop(held);
+    push(&store, batch("a", &lines(200, 5, 1))).await;
+    store.flush().await.unwrap();
+    let all = read(&store);
+    let found: Vec<_> = all["{app=\"a\"}"]
+        .iter()
+        .map(|(_, line)| line.as_str())
+        .collect();
+    for line in lines(100, 5, 1).iter().chain(&lines(200, 5, 1)) {
+        assert!(found.contains(&line.1.as_str()), "{line:?} of {found:?}");
+    }
     store.stop().unwrap();
 }

@@ -109,6 +109,8 @@ pub struct Shared {
     pub recovered: AtomicBool,
     /// The disk has less than `min_free_bytes` left.
     pub disk_full: AtomicBool,
+    /// The newest day alone is above `max_bytes`.
+    pub over_limit: AtomicBool,
     pub journal_bytes: AtomicU64,
     /// Text of chunks and blocks sealed since the keeper's last round.
     pub sealed_bytes: AtomicU64,
@@ -323,7 +325,8 @@ impl Writer {
                     .journal_bytes
                     .store(self.journal.bytes(), Ordering::Relaxed);
             }
-            Internal::Retain => self.retain()?,
+            Internal::Retain => self.retain(),
+            Internal::Drop(days) => self.drop_days(&days),
         }
         self.tell_waiting();
         Ok(())
@@ -353,8 +356,8 @@ impl Writer {
 
     /// Journals a group, fills the heads, and hands over to the syncer.
     fn append(&mut self, group: Vec<Append>) -> Result<(), StoreError> {
-        if self.shared.disk_full.load(Ordering::Relaxed) {
-            let error = StoreError::Full("free space is below storage.min_free_bytes".into());
+        if let Some(no_room) = self.shared.no_room() {
+            let error = StoreError::Full(no_room.to_string());
             for append in group {
                 let _ = append.ack.send(Err(error.clone()));
             }
@@ -833,24 +836,31 @@ impl Writer {
     }
 
     /// Drops the days that retention no longer keeps.
-    fn retain(&mut self) -> Result<(), StoreError> {
-        let Some(kept) = self.shared.first_kept_day() else {
-            return Ok(());
-        };
+    fn retain(&mut self) {
+        if let Some(kept) = self.shared.first_kept_day() {
+            let expired = {
+                let open = self.shared.open.lock();
+                super::retention::expired(open.partitions.keys().copied(), kept)
+            };
+            self.drop_days(&expired);
+        }
+    }
+
+    /// Takes days out of everything that readers see; their files go with the last of those (D2).
+    fn drop_days(&mut self, days: &[PartitionId]) {
         let mut open = self.shared.open.lock();
-        let expired = super::retention::expired(open.partitions.keys().copied(), kept);
         let mut dropped = Vec::new();
-        for id in expired {
+        for id in days {
             // A head of that day would create it again.
             open.heads
                 .retain(|key, _| id.signal != Signal::Logs || key.day != id.day);
             if id.signal == Signal::Spans {
                 open.spans.remove(&id.day);
             }
-            dropped.extend(open.partitions.remove(&id));
+            dropped.extend(open.partitions.remove(id));
         }
         if dropped.is_empty() {
-            return Ok(());
+            return;
         }
         self.heads_bytes = open.heads.values().map(Head::memory).sum();
         self.heads_bytes += open.spans.values().map(SpanHead::memory).sum::<usize>();
@@ -869,7 +879,6 @@ impl Writer {
             self.shared.metrics.partitions_dropped.inc();
             partition.mark_dropped();
         }
-        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ fn querier(path: &Path) -> Querier {
         path: path.to_owned(),
         durability: Durability::Sync,
         retention: None,
+        max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: true,
         deletion: DeletionOptions::default(),

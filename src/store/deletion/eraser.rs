@@ -101,7 +101,7 @@ impl Eraser {
             // Compaction needs room before it gives some back.
             if !shared.recovered.load(Ordering::Acquire)
                 || !shared.options.deletion.erase
-                || shared.disk_full.load(Ordering::Relaxed)
+                || shared.no_room().is_some()
             {
                 continue;
             }
