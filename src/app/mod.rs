@@ -1,5 +1,6 @@
 //! Builds every part from the configuration, starts them, and stops them in reverse.
 
+mod jaeger;
 mod readers;
 mod sinks;
 
@@ -34,6 +35,7 @@ use crate::source::files::{FilesMetrics, FollowOptions, Follower};
 use crate::store::{self, Durability, Store};
 use crate::telemetry::log::{self, LogLevel};
 use crate::telemetry::metrics::{Gauge, Metrics};
+use jaeger::Reloads;
 use sinks::StoreSink;
 
 /// The disk failed a promise (`EX_IOERR`): start again and recover by replay.
@@ -149,8 +151,10 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let stopping = Arc::new(AtomicBool::new(false));
     let gauges = MemoryGauges::new(&metrics, &budget);
 
+    let reloads = Reloads::open(&config, &metrics);
+    reloads.watch(&config, &shutdown);
     let admin = Arc::new(Admin {
-        readiness: readiness(&store, &stopping),
+        readiness: readiness(&store, &stopping, &reloads),
         metrics: metrics.clone(),
         before_metrics: Box::new({
             let budget = budget.clone();
@@ -228,8 +232,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     });
     let sink = Arc::new(sink);
     let spans = SpanMetrics::new(&metrics);
-    let strategies = sampling::Strategies::new(sampling::SamplingOptions::default());
-    let strategies = Arc::new(strategies.map_err(anyhow::Error::msg)?);
+    let strategies = Arc::new(reloads.strategies());
     let collector = collector::CollectorOptions::default();
     let otlp_options = otlp::OtlpOptions::default();
     // Doors that do not take memory for a body themselves, exactly, get it taken for them.
@@ -332,7 +335,11 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
                 Err(error) => tracing::error!("flush failed: {error}"),
             },
             Asked::Reload => {
-                tracing::warn!("SIGHUP: the configuration is read at start only; restart instead");
+                let reloads = reloads.clone();
+                let _ = tokio::task::spawn_blocking(move || reloads.reload()).await;
+                tracing::info!(
+                    "SIGHUP: files that the configuration names were looked at; itself it is read at start only"
+                );
             }
         }
     }
@@ -455,8 +462,9 @@ fn log_limits(config: &Config) -> LogLimits {
 fn readiness(
     store: &Store,
     stopping: &Arc<AtomicBool>,
+    reloads: &Reloads,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
-    let (store, stopping) = (store.clone(), stopping.clone());
+    let (store, stopping, reloads) = (store.clone(), stopping.clone(), reloads.clone());
     Box::new(move || {
         if stopping.load(Ordering::Relaxed) {
             return Readiness::NotReady("shutting down".into());
@@ -468,6 +476,7 @@ fn readiness(
         if store.is_full() {
             degraded.push("the disk is nearly full: nothing is accepted".into());
         }
+        degraded.extend(reloads.problems());
         Readiness::Ready { degraded }
     })
 }

@@ -90,6 +90,7 @@ pub struct LokiLimits {
 pub struct Jaeger {
     pub agent: JaegerAgent,
     pub collector: JaegerCollector,
+    pub sampling: JaegerSampling,
     pub query: JaegerQuery,
 }
 
@@ -108,6 +109,13 @@ pub struct JaegerCollector {
     pub grpc: String,
     pub http: String,
     pub admin: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JaegerSampling {
+    pub strategies_file: String,
+    pub reload_interval: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -154,6 +154,12 @@ pub const KEYS: &[Key] = &[
     key("jaeger.collector.grpc", K::Listen, D::Text("0.0.0.0:14250")),
     key("jaeger.collector.http", K::Listen, D::Text("0.0.0.0:14268")),
     key("jaeger.collector.admin", K::NotYet, D::Text("")),
+    key("jaeger.sampling.strategies_file", K::Text, D::Text("")),
+    key(
+        "jaeger.sampling.reload_interval",
+        K::DurationOrNone,
+        D::Text("10s"),
+    ),
     key("jaeger.query.http", K::Listen, D::Text("0.0.0.0:16686")),
     key("jaeger.query.grpc", K::NotYet, D::Text("")),
     key("jaeger.query.ui_dir", K::NotYet, D::Text("")),

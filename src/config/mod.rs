@@ -131,6 +131,16 @@ pub struct Jaeger {
     pub collector_grpc: Option<SocketAddr>,
     pub collector_http: Option<SocketAddr>,
     pub query_http: Option<SocketAddr>,
+    pub sampling: Sampling,
+}
+
+/// What clients that ask are told about sampling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// `None`: Jaeger's default for every service.
+    pub strategies_file: Option<PathBuf>,
+    /// `None`: read again on SIGHUP only.
+    pub reload_interval: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -324,6 +334,7 @@ impl Config {
         let file::Jaeger {
             agent,
             collector,
+            sampling: strategies,
             query,
         } = jaeger;
         let file::JaegerAgent {
@@ -364,6 +375,7 @@ impl Config {
                 collector_grpc: address("jaeger.collector.grpc", &collector_grpc)?,
                 collector_http: address("jaeger.collector.http", &collector_http)?,
                 query_http: address("jaeger.query.http", &query_http)?,
+                sampling: resolve_sampling(strategies)?,
             },
             otlp: Otlp {
                 grpc: address("otlp.grpc", &otlp_grpc)?,
@@ -386,6 +398,7 @@ impl Config {
             collector_grpc,
             collector_http,
             query_http,
+            sampling: _,
         } = &self.jaeger;
         let Otlp { grpc, http } = &self.otlp;
         let tcp = [
@@ -508,6 +521,23 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
             &delete_request_cancel_period,
         )?,
         limits,
+    })
+}
+
+fn resolve_sampling(sampling: file::JaegerSampling) -> Resolved<Sampling> {
+    let file::JaegerSampling {
+        strategies_file,
+        reload_interval,
+    } = sampling;
+    if strategies_file.starts_with("http://") || strategies_file.starts_with("https://") {
+        let message = format!(
+            "{strategies_file:?}: a URL is not read; have a timer fetch it into a file, and name that"
+        );
+        return Err(("jaeger.sampling.strategies_file", message));
+    }
+    Ok(Sampling {
+        strategies_file: (!strategies_file.is_empty()).then(|| strategies_file.into()),
+        reload_interval: optional_duration("jaeger.sampling.reload_interval", &reload_interval)?,
     })
 }
 

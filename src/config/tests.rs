@@ -260,6 +260,11 @@ fn values_that_do_not_fit_together_are_errors() {
         "[loki.limits]\nmax_line_size = \"1GiB\"",
         "c.toml: loki.limits.max_line_size: \"1GiB\" is not between 1B and max_body_size",
     );
+    check_error(
+        "[jaeger.sampling]\nstrategies_file = \"https://h/s.json\"",
+        "c.toml: jaeger.sampling.strategies_file: \"https://h/s.json\": a URL is not read; have a \
+         timer fetch it into a file, and name that",
+    );
     // Port 0 asks for any free port, so it may repeat.
     load(
         "[otlp]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"",

@@ -15,6 +15,7 @@ mod loki_cases;
 mod naive;
 mod otlp_logs;
 mod queries;
+mod sampling;
 mod senders;
 mod tail;
 mod tidy;
