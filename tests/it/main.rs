@@ -20,3 +20,4 @@ mod senders;
 mod tail;
 mod tidy;
 mod traces;
+mod ui;

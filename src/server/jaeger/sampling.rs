@@ -1,6 +1,7 @@
 //! What Jaeger's clients ask before they sample: over HTTP on the agent's and the
 //! collector's port, over gRPC on the collector's.
 
+pub mod adaptive;
 pub mod file;
 mod rules;
 mod strategy;
@@ -21,6 +22,7 @@ use crate::server::grpc::jaeger::sampling_manager_server::{
 };
 
 use super::{query_pairs, text_error};
+use adaptive::Adaptive;
 use file::StrategiesFile;
 use strategy::{Spelling, Strategy};
 
@@ -30,6 +32,7 @@ pub enum Strategies {
     /// Jaeger's default for every service.
     Default,
     File(Arc<StrategiesFile>),
+    Adaptive(Arc<Adaptive>),
 }
 
 impl Strategies {
@@ -38,6 +41,7 @@ impl Strategies {
         match self {
             Self::Default => Ok(Strategy::default()),
             Self::File(file) => file.of(service),
+            Self::Adaptive(adaptive) => Ok(adaptive.of(service)),
         }
     }
 }

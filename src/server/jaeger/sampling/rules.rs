@@ -63,6 +63,12 @@ pub type Warnings = Vec<String>;
 impl Rules {
     /// Reads a file's text; the error says what is wrong and where.
     pub fn parse(text: &str) -> Result<(Self, Warnings), String> {
+        // Serde would take a list for an object without its names.
+        if text.trim_start().starts_with('[') {
+            return Err(
+                "is a list; an object with default_strategy and service_strategies is meant".into(),
+            );
+        }
         let file: Option<File> = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let file = file.unwrap_or_default();
         let mut warnings = Warnings::new();
@@ -299,7 +305,7 @@ mod tests {
     fn what_can_not_be_meant_is_an_error_with_its_place() {
         for (text, expected) in [
             ("", "EOF while parsing"),
-            ("[]", "invalid length 0"),
+            ("[]", "is a list"),
             (r#"{"default_strategy": 1}"#, "invalid type"),
             (
                 r#"{"service_strategies": [{"type": "probabilistic", "param": 1}]}"#,
