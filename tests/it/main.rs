@@ -5,6 +5,7 @@
 mod appliance;
 mod bad_input;
 mod bad_queries;
+mod bad_spans;
 mod config;
 mod crash;
 mod delete;
