@@ -1,5 +1,6 @@
 //! Builds every part from the configuration, starts them, and stops them in reverse.
 
+mod jaeger;
 mod readers;
 mod sinks;
 
@@ -26,6 +27,7 @@ use crate::runtime::pool::Pool;
 use crate::runtime::shutdown;
 use crate::server::admin::{self, Admin, Readiness, ServiceState};
 use crate::server::http::{BodyMemory, HttpMetrics, bounded, layers};
+use crate::server::jaeger::admin::JaegerAdmin;
 use crate::server::jaeger::{agent, collector, query_http, sampling};
 use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
@@ -34,6 +36,7 @@ use crate::source::files::{FilesMetrics, FollowOptions, Follower};
 use crate::store::{self, Durability, Store};
 use crate::telemetry::log::{self, LogLevel};
 use crate::telemetry::metrics::{Gauge, Metrics};
+use jaeger::Reloads;
 use sinks::StoreSink;
 
 /// The disk failed a promise (`EX_IOERR`): start again and recover by replay.
@@ -121,6 +124,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let sink = StoreSink {
         store: store.clone(),
         memory: budget.account("ingest"),
+        datagrams: budget.account("datagrams"),
         files_refused: metrics.refusals(
             "files_refused_lines",
             "Lines of followed files not accepted, by reason",
@@ -151,8 +155,10 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let stopping = Arc::new(AtomicBool::new(false));
     let gauges = MemoryGauges::new(&metrics, &budget);
 
+    let reloads = Reloads::open(&config, &metrics);
+    reloads.watch(&config, &shutdown);
     let admin = Arc::new(Admin {
-        readiness: readiness(&store, &stopping),
+        readiness: readiness(&store, &stopping, &reloads),
         metrics: metrics.clone(),
         before_metrics: Box::new({
             let budget = budget.clone();
@@ -230,10 +236,21 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         clock: clock.clone(),
     });
     let sink = Arc::new(sink);
-    let spans = SpanMetrics::new(&metrics);
-    let strategies = sampling::Strategies::new(sampling::SamplingOptions::default());
-    let strategies = Arc::new(strategies.map_err(anyhow::Error::msg)?);
+    let (strategies, adaptive) = jaeger::strategies(&config, &reloads, &store, &metrics, &shutdown);
+    let strategies = Arc::new(strategies);
+    let spans = SpanMetrics::new(&metrics).with_adaptive(adaptive);
+    let is_ready = readiness(&store, &stopping, &reloads);
+    let jaeger_admin = JaegerAdmin {
+        is_ready: Box::new(move || matches!(is_ready(), Readiness::Ready { .. })),
+        spans: spans.clone(),
+        clock: clock.clone(),
+        since: clock.now(),
+    };
     let collector = collector::CollectorOptions::default();
+    let max_skew = config.jaeger.max_clock_skew_adjustment.as_millis();
+    let query_options = query_http::QueryOptions {
+        max_clock_skew_ms: u64::try_from(max_skew).unwrap_or(u64::MAX),
+    };
     let otlp_options = otlp::OtlpOptions::default();
     // Doors that do not take memory for a body themselves, exactly, get it taken for them.
     let body_memory = || BodyMemory {
@@ -248,7 +265,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let max_message = otlp_options.max_body_bytes;
     let otlp_grpc = otlp::service(sink.clone(), spans.clone(), &otlp_options)
         .merge(otlp::logs::service(api.clone(), logs.clone(), max_message));
-    let routers: [(&'static str, Router); 8] = [
+    let routers: [(&'static str, Router); 9] = [
         (
             "loki.listen",
             loki::router(api.clone())
@@ -270,6 +287,10 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
             "jaeger.collector.grpc",
             collector::service(sink.clone(), spans.clone(), strategies, &collector),
         ),
+        (
+            "jaeger.collector.admin",
+            server::jaeger::admin::router(jaeger_admin),
+        ),
         ("otlp.http", otlp_http),
         ("otlp.grpc", otlp_grpc),
         (
@@ -282,10 +303,9 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         ),
         (
             "jaeger.query.http",
-            query_http::router(
-                Arc::new(querier),
-                clock.clone(),
-                &query_http::QueryOptions::default(),
+            server::jaeger::ui::router(
+                reloads.ui(),
+                query_http::router(Arc::new(querier), clock.clone(), &query_options),
             ),
         ),
     ];
@@ -335,7 +355,11 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
                 Err(error) => tracing::error!("flush failed: {error}"),
             },
             Asked::Reload => {
-                tracing::warn!("SIGHUP: the configuration is read at start only; restart instead");
+                let reloads = reloads.clone();
+                let _ = tokio::task::spawn_blocking(move || reloads.reload()).await;
+                tracing::info!(
+                    "SIGHUP: files that the configuration names were looked at; itself it is read at start only"
+                );
             }
         }
     }
@@ -382,6 +406,7 @@ fn bind(config: &Config) -> anyhow::Result<Listeners> {
         ("jaeger.agent.sampling", jaeger.agent_sampling),
         ("jaeger.collector.http", jaeger.collector_http),
         ("jaeger.collector.grpc", jaeger.collector_grpc),
+        ("jaeger.collector.admin", jaeger.collector_admin),
         ("jaeger.query.http", jaeger.query_http),
         ("otlp.http", config.otlp.http),
         ("otlp.grpc", config.otlp.grpc),
@@ -459,8 +484,9 @@ fn log_limits(config: &Config) -> LogLimits {
 fn readiness(
     store: &Store,
     stopping: &Arc<AtomicBool>,
+    reloads: &Reloads,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
-    let (store, stopping) = (store.clone(), stopping.clone());
+    let (store, stopping, reloads) = (store.clone(), stopping.clone(), reloads.clone());
     Box::new(move || {
         if stopping.load(Ordering::Relaxed) {
             return Readiness::NotReady("shutting down".into());
@@ -472,6 +498,7 @@ fn readiness(
         if let Some(no_room) = store.no_room() {
             degraded.push(format!("{no_room}: nothing is accepted"));
         }
+        degraded.extend(reloads.problems());
         Readiness::Ready { degraded }
     })
 }

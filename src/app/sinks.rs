@@ -28,6 +28,8 @@ pub struct StoreSink {
     pub store: Store,
     /// Memory of batches on their way.
     pub memory: Account,
+    /// The same of what came by UDP.
+    pub datagrams: Account,
     /// What followed files have to pass; pushes passed theirs before.
     pub files_admission: Arc<Admission>,
     /// Lines of followed files that did not pass.
@@ -76,8 +78,13 @@ impl StoreSink {
 }
 
 /// What the heads and the inbox hold of decoded spans, roughly: three times the body.
+const SPAN_GROWTH: usize = 4;
+
+/// Datagrams on their way hold at most this part of the budget.
+const DATAGRAM_SHARE: usize = 8;
+
 fn span_memory(body: &Bytes) -> usize {
-    body.len() * 4
+    body.len() * SPAN_GROWTH
 }
 
 impl LogSink for StoreSink {
@@ -150,7 +157,7 @@ impl SpanSink for StoreSink {
 
     fn offer(&self, batch: SpanBatch, format: SpanFormat, body: Bytes) -> Result<(), Refusal> {
         let memory = self
-            .memory
+            .datagrams
             .try_take(span_memory(&body))
             .map_err(|e| Refusal {
                 kind: RefusalKind::Unavailable,
@@ -164,6 +171,11 @@ impl SpanSink for StoreSink {
         );
         // Nobody waits for the sync: UDP has no acknowledgement.
         append.map(drop).map_err(|e| refusal(&e))
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let share = self.datagrams.limit() / DATAGRAM_SHARE;
+        self.datagrams.used() + SPAN_GROWTH * bytes <= share
     }
 }
 

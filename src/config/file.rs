@@ -90,6 +90,7 @@ pub struct LokiLimits {
 pub struct Jaeger {
     pub agent: JaegerAgent,
     pub collector: JaegerCollector,
+    pub sampling: JaegerSampling,
     pub query: JaegerQuery,
 }
 
@@ -112,10 +113,36 @@ pub struct JaegerCollector {
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub struct JaegerSampling {
+    pub r#type: String,
+    pub strategies_file: String,
+    pub reload_interval: String,
+    pub adaptive: JaegerAdaptive,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JaegerAdaptive {
+    pub target_samples_per_second: f64,
+    pub delta_tolerance: f64,
+    pub buckets_for_calculation: u64,
+    pub calculation_interval: String,
+    pub aggregation_buckets: u64,
+    pub delay: String,
+    pub initial_sampling_probability: f64,
+    pub min_sampling_probability: f64,
+    pub min_samples_per_second: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct JaegerQuery {
     pub http: String,
     pub grpc: String,
+    pub base_path: String,
     pub ui_dir: String,
+    pub ui_config: String,
+    pub max_clock_skew_adjustment: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -332,7 +359,11 @@ fn written(value: &Spanned<DeValue<'_>>) -> Written {
                 Written::List,
             )
         }
-        DeValue::Float(_) => Written::Other("a number with a fraction"),
+        DeValue::Float(number) => number
+            .as_str()
+            .replace('_', "")
+            .parse()
+            .map_or(Written::Other("a number with a fraction"), Written::Decimal),
         DeValue::Datetime(_) => Written::Other("a date"),
         DeValue::Table(_) => Written::Other("a table"),
     }

@@ -20,6 +20,8 @@ pub enum Kind {
     Text,
     Bool,
     Number,
+    /// A number of 0 or more, maybe with a fraction.
+    Decimal,
     Size,
     /// A size, or "" for none.
     SizeOrNone,
@@ -40,6 +42,7 @@ pub enum Fallback {
     Text(&'static str),
     Bool(bool),
     Number(i64),
+    Decimal(f64),
     Names(&'static [&'static str]),
 }
 
@@ -49,6 +52,7 @@ pub enum Written {
     Text(String),
     Bool(bool),
     Number(i64),
+    Decimal(f64),
     List(Vec<String>),
     /// Something no key takes, by the name of its type.
     Other(&'static str),
@@ -153,10 +157,73 @@ pub const KEYS: &[Key] = &[
     key("jaeger.agent.sampling", K::Listen, D::Text("0.0.0.0:5778")),
     key("jaeger.collector.grpc", K::Listen, D::Text("0.0.0.0:14250")),
     key("jaeger.collector.http", K::Listen, D::Text("0.0.0.0:14268")),
-    key("jaeger.collector.admin", K::NotYet, D::Text("")),
+    key(
+        "jaeger.collector.admin",
+        K::Listen,
+        D::Text("0.0.0.0:14269"),
+    ),
+    key(
+        "jaeger.sampling.type",
+        K::OneOf(&["file", "adaptive"]),
+        D::Text("file"),
+    ),
+    key("jaeger.sampling.strategies_file", K::Text, D::Text("")),
+    key(
+        "jaeger.sampling.reload_interval",
+        K::DurationOrNone,
+        D::Text("10s"),
+    ),
+    key(
+        "jaeger.sampling.adaptive.target_samples_per_second",
+        K::Decimal,
+        D::Decimal(1.0),
+    ),
+    key(
+        "jaeger.sampling.adaptive.delta_tolerance",
+        K::Decimal,
+        D::Decimal(0.3),
+    ),
+    key(
+        "jaeger.sampling.adaptive.buckets_for_calculation",
+        K::Number,
+        D::Number(1),
+    ),
+    key(
+        "jaeger.sampling.adaptive.calculation_interval",
+        K::Duration,
+        D::Text("1m"),
+    ),
+    key(
+        "jaeger.sampling.adaptive.aggregation_buckets",
+        K::Number,
+        D::Number(10),
+    ),
+    key("jaeger.sampling.adaptive.delay", K::Duration, D::Text("2m")),
+    key(
+        "jaeger.sampling.adaptive.initial_sampling_probability",
+        K::Decimal,
+        D::Decimal(0.001),
+    ),
+    key(
+        "jaeger.sampling.adaptive.min_sampling_probability",
+        K::Decimal,
+        D::Decimal(1e-5),
+    ),
+    key(
+        "jaeger.sampling.adaptive.min_samples_per_second",
+        K::Decimal,
+        D::Decimal(1.0 / 60.0),
+    ),
     key("jaeger.query.http", K::Listen, D::Text("0.0.0.0:16686")),
     key("jaeger.query.grpc", K::NotYet, D::Text("")),
-    key("jaeger.query.ui_dir", K::NotYet, D::Text("")),
+    key("jaeger.query.base_path", K::Text, D::Text("/")),
+    key("jaeger.query.ui_dir", K::Text, D::Text("")),
+    key("jaeger.query.ui_config", K::Text, D::Text("")),
+    key(
+        "jaeger.query.max_clock_skew_adjustment",
+        K::Duration,
+        D::Text("0s"),
+    ),
     key("otlp.grpc", K::Listen, D::Text("0.0.0.0:4317")),
     key("otlp.http", K::Listen, D::Text("0.0.0.0:4318")),
     key("zipkin.listen", K::Listen, D::Text("0.0.0.0:9411")),
@@ -228,6 +295,8 @@ impl Key {
         match (self.kind, value) {
             (Kind::Text, Written::Text(_)) | (Kind::Bool, Written::Bool(_)) => Ok(()),
             (Kind::Number, Written::Number(n)) if *n >= 0 => Ok(()),
+            (Kind::Decimal, Written::Number(n)) if *n >= 0 => Ok(()),
+            (Kind::Decimal, Written::Decimal(n)) if *n >= 0.0 && n.is_finite() => Ok(()),
             (Kind::Names, Written::List(_)) => Ok(()),
             (Kind::Size | Kind::SizeOrNone, Written::Number(n)) if *n >= 0 => Ok(()),
             (Kind::Size, Written::Text(t)) if units::parse_size(t).is_some() => Ok(()),
@@ -252,6 +321,7 @@ impl Key {
             (Kind::Text, _) => wrong("a text; write it in quotes".into()),
             (Kind::Bool, _) => wrong("true or false".into()),
             (Kind::Number, _) => wrong("a whole number of 0 or more".into()),
+            (Kind::Decimal, _) => wrong("a number of 0 or more".into()),
             (Kind::Names, _) => wrong("a list of names such as [\"app\", \"job\"]".into()),
             (Kind::Size, _) => wrong(SIZE_FORM.into()),
             (Kind::SizeOrNone, _) => wrong(format!("{SIZE_FORM}, or \"\" for no limit")),
@@ -276,6 +346,10 @@ impl Key {
                 Ok(number) => Written::Number(number),
                 Err(_) => Written::Text(text.into()),
             },
+            Kind::Decimal => match text.parse() {
+                Ok(number) => Written::Decimal(number),
+                Err(_) => Written::Text(text.into()),
+            },
             Kind::Names => {
                 let names = text.split(',').map(str::trim).filter(|t| !t.is_empty());
                 Written::List(names.map(str::to_owned).collect())
@@ -291,6 +365,7 @@ impl std::fmt::Display for Written {
             Self::Text(text) => write!(f, "{text:?}"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number(number) => write!(f, "{number}"),
+            Self::Decimal(number) => write!(f, "{number}"),
             Self::List(items) => write!(f, "{items:?}"),
             Self::Other(kind) => write!(f, "{kind}"),
         }

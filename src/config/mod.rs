@@ -130,7 +130,49 @@ pub struct Jaeger {
     pub agent_sampling: Option<SocketAddr>,
     pub collector_grpc: Option<SocketAddr>,
     pub collector_http: Option<SocketAddr>,
+    pub collector_admin: Option<SocketAddr>,
     pub query_http: Option<SocketAddr>,
+    pub ui: Ui,
+    /// How far times may be moved so that children fit their parents; 0: only warned of.
+    pub max_clock_skew_adjustment: Duration,
+    pub sampling: Sampling,
+}
+
+/// A built Jaeger UI, beside the query API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ui {
+    /// `None`: there is none.
+    pub dir: Option<PathBuf>,
+    pub config: Option<PathBuf>,
+    /// Of UI and API: "", or such as "/jaeger".
+    pub base_path: String,
+}
+
+/// What clients that ask are told about sampling.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sampling {
+    File {
+        /// `None`: Jaeger's default for every service.
+        path: Option<PathBuf>,
+        /// `None`: read again on SIGHUP only.
+        reload_interval: Option<Duration>,
+    },
+    /// Probabilities from what comes in.
+    Adaptive(AdaptiveSampling),
+}
+
+/// Names and meanings of Jaeger's `sampling.*` flags.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdaptiveSampling {
+    pub target_samples_per_second: f64,
+    pub delta_tolerance: f64,
+    pub buckets_for_calculation: u64,
+    pub calculation_interval: Duration,
+    pub aggregation_buckets: u64,
+    pub delay: Duration,
+    pub initial_sampling_probability: f64,
+    pub min_sampling_probability: f64,
+    pub min_samples_per_second: f64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -328,6 +370,7 @@ impl Config {
         let file::Jaeger {
             agent,
             collector,
+            sampling: strategies,
             query,
         } = jaeger;
         let file::JaegerAgent {
@@ -344,13 +387,16 @@ impl Config {
         let file::JaegerQuery {
             http: query_http,
             grpc: query_grpc,
+            base_path,
             ui_dir,
+            ui_config,
+            max_clock_skew_adjustment,
         } = query;
         let file::Zipkin {
             listen: zipkin_listen,
         } = zipkin;
         // Checked to be "" by their kind; what they will mean comes with a later version.
-        let _ = (admin, query_grpc, ui_dir);
+        let _ = query_grpc;
         let file::Otlp {
             grpc: otlp_grpc,
             http: otlp_http,
@@ -367,7 +413,14 @@ impl Config {
                 agent_sampling: address("jaeger.agent.sampling", &sampling)?,
                 collector_grpc: address("jaeger.collector.grpc", &collector_grpc)?,
                 collector_http: address("jaeger.collector.http", &collector_http)?,
+                collector_admin: address("jaeger.collector.admin", &admin)?,
                 query_http: address("jaeger.query.http", &query_http)?,
+                ui: resolve_ui(&base_path, ui_dir, ui_config)?,
+                max_clock_skew_adjustment: duration(
+                    "jaeger.query.max_clock_skew_adjustment",
+                    &max_clock_skew_adjustment,
+                )?,
+                sampling: resolve_sampling(strategies)?,
             },
             otlp: Otlp {
                 grpc: address("otlp.grpc", &otlp_grpc)?,
@@ -389,7 +442,11 @@ impl Config {
             agent_sampling,
             collector_grpc,
             collector_http,
+            collector_admin,
             query_http,
+            ui: _,
+            max_clock_skew_adjustment: _,
+            sampling: _,
         } = &self.jaeger;
         let Otlp { grpc, http } = &self.otlp;
         let tcp = [
@@ -397,6 +454,7 @@ impl Config {
             ("jaeger.agent.sampling", agent_sampling),
             ("jaeger.collector.grpc", collector_grpc),
             ("jaeger.collector.http", collector_http),
+            ("jaeger.collector.admin", collector_admin),
             ("jaeger.query.http", query_http),
             ("otlp.grpc", grpc),
             ("otlp.http", http),
@@ -517,6 +575,129 @@ fn resolve_loki(loki: file::Loki) -> Resolved<Loki> {
     })
 }
 
+fn resolve_ui(base_path: &str, dir: String, config: String) -> Resolved<Ui> {
+    let trimmed = if base_path == "/" { "" } else { base_path };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
+    let mut names = trimmed.split('/');
+    let from_root = names.next() == Some("");
+    let all_plain = names
+        .all(|name| !name.is_empty() && name != "." && name != ".." && name.chars().all(plain));
+    if !from_root || !all_plain {
+        let message = format!("{base_path:?} is not a path such as \"/\" or \"/jaeger\"");
+        return Err(("jaeger.query.base_path", message));
+    }
+    let key = "jaeger.query.ui_config";
+    if !config.is_empty() && dir.is_empty() {
+        return Err((key, "has no effect without jaeger.query.ui_dir".into()));
+    }
+    if !config.is_empty() && !config.ends_with(".json") && !config.ends_with(".js") {
+        return Err((key, format!("{config:?} is not named .json or .js")));
+    }
+    let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+    Ok(Ui {
+        dir: path(dir),
+        config: path(config),
+        base_path: trimmed.to_owned(),
+    })
+}
+
+fn resolve_sampling(sampling: file::JaegerSampling) -> Resolved<Sampling> {
+    let file::JaegerSampling {
+        r#type,
+        strategies_file,
+        reload_interval,
+        adaptive,
+    } = sampling;
+    let reload_interval = optional_duration("jaeger.sampling.reload_interval", &reload_interval)?;
+    let adaptive = resolve_adaptive(adaptive)?;
+    let file_key = "jaeger.sampling.strategies_file";
+    if strategies_file.starts_with("http://") || strategies_file.starts_with("https://") {
+        let message = format!(
+            "{strategies_file:?}: a URL is not read; have a timer fetch it into a file, and name that"
+        );
+        return Err((file_key, message));
+    }
+    match (r#type.as_str(), strategies_file.as_str()) {
+        ("adaptive", "") => Ok(Sampling::Adaptive(adaptive)),
+        ("adaptive", _) => {
+            let message =
+                "is not read when jaeger.sampling.type is \"adaptive\"; leave one of them out";
+            Err((file_key, message.into()))
+        }
+        (_, path) => Ok(Sampling::File {
+            path: (!path.is_empty()).then(|| path.into()),
+            reload_interval,
+        }),
+    }
+}
+
+fn resolve_adaptive(adaptive: file::JaegerAdaptive) -> Resolved<AdaptiveSampling> {
+    let file::JaegerAdaptive {
+        target_samples_per_second,
+        delta_tolerance,
+        buckets_for_calculation,
+        calculation_interval,
+        aggregation_buckets,
+        delay,
+        initial_sampling_probability,
+        min_sampling_probability,
+        min_samples_per_second,
+    } = adaptive;
+    let interval_key = "jaeger.sampling.adaptive.calculation_interval";
+    let adaptive = AdaptiveSampling {
+        target_samples_per_second,
+        delta_tolerance,
+        buckets_for_calculation,
+        calculation_interval: duration(interval_key, &calculation_interval)?,
+        aggregation_buckets,
+        delay: duration("jaeger.sampling.adaptive.delay", &delay)?,
+        initial_sampling_probability,
+        min_sampling_probability,
+        min_samples_per_second,
+    };
+    let fits = |key: &'static str, fits: bool, wanted: &str| match fits {
+        true => Ok(()),
+        false => Err((key, format!("is not {wanted}"))),
+    };
+    let interval = adaptive.calculation_interval;
+    fits(
+        interval_key,
+        interval >= Duration::from_secs(1),
+        "1s or more",
+    )?;
+    fits(
+        "jaeger.sampling.adaptive.delay",
+        adaptive.delay <= 100 * interval,
+        "at most 100 times calculation_interval",
+    )?;
+    fits(
+        "jaeger.sampling.adaptive.aggregation_buckets",
+        (1..=100).contains(&aggregation_buckets),
+        "between 1 and 100",
+    )?;
+    fits(
+        "jaeger.sampling.adaptive.buckets_for_calculation",
+        (1..=aggregation_buckets).contains(&buckets_for_calculation),
+        "between 1 and aggregation_buckets",
+    )?;
+    fits(
+        "jaeger.sampling.adaptive.target_samples_per_second",
+        target_samples_per_second > 0.0,
+        "above 0",
+    )?;
+    fits(
+        "jaeger.sampling.adaptive.min_sampling_probability",
+        min_sampling_probability > 0.0 && min_sampling_probability <= 1.0,
+        "above 0 and at most 1",
+    )?;
+    fits(
+        "jaeger.sampling.adaptive.initial_sampling_probability",
+        (min_sampling_probability..=1.0).contains(&initial_sampling_probability),
+        "between min_sampling_probability and 1",
+    )?;
+    Ok(adaptive)
+}
+
 fn resolve_files(files: file::Files) -> FilesOptions {
     let file::Files {
         paths,
@@ -590,6 +771,7 @@ fn layer(text: &str, overrides: &[(&'static Key, Written)]) -> Result<File, conf
             Fallback::Text(text) => builder.set_default(key.path, text)?,
             Fallback::Bool(value) => builder.set_default(key.path, value)?,
             Fallback::Number(number) => builder.set_default(key.path, number)?,
+            Fallback::Decimal(number) => builder.set_default(key.path, number)?,
             Fallback::Names(names) => builder.set_default(key.path, names.to_vec())?,
         };
     }
@@ -599,6 +781,7 @@ fn layer(text: &str, overrides: &[(&'static Key, Written)]) -> Result<File, conf
             Written::Text(text) => builder.set_override(key.path, text.as_str())?,
             Written::Bool(value) => builder.set_override(key.path, *value)?,
             Written::Number(number) => builder.set_override(key.path, *number)?,
+            Written::Decimal(number) => builder.set_override(key.path, *number)?,
             Written::List(names) => builder.set_override(key.path, names.clone())?,
             Written::Other(_) => builder, // no key takes it, so the check refused it
         };

@@ -144,6 +144,27 @@ fn all_kinds_of_values_are_read_from_a_file() {
 }
 
 #[test]
+fn numbers_may_have_a_fraction_where_that_means_something() {
+    let text = "[jaeger.sampling]\ntype = \"adaptive\"\n\
+                [jaeger.sampling.adaptive]\ntarget_samples_per_second = 5\ndelta_tolerance = 1e-1";
+    let variable = [(
+        "WATCHPOST__JAEGER__SAMPLING__ADAPTIVE__MIN_SAMPLES_PER_SECOND",
+        "0.5",
+    )];
+    let config = load(text, &variable, &[]).expect("valid");
+    let Sampling::Adaptive(adaptive) = config.jaeger.sampling else {
+        panic!("adaptive");
+    };
+    assert_eq!(adaptive.target_samples_per_second, 5.0);
+    assert_eq!(adaptive.delta_tolerance, 0.1);
+    assert_eq!(adaptive.min_samples_per_second, 0.5);
+    check_error(
+        "[jaeger.sampling.adaptive]\ndelta_tolerance = -0.1",
+        "c.toml:2: jaeger.sampling.adaptive.delta_tolerance: -0.1 is not a number of 0 or more",
+    );
+}
+
+#[test]
 fn the_effective_configuration_reads_back_as_itself() {
     let text = "[[files]]\npaths = [\"/a\"]\nlabels = { a = \"b\" }\n[memory]\nlimit = 134217728";
     let file = Some((Path::new("c.toml"), text));
@@ -232,7 +253,7 @@ fn a_file_that_is_no_toml_names_the_line() {
 
 #[test]
 fn listeners_not_built_yet_are_refused() {
-    for key in ["jaeger.collector.admin", "jaeger.query.grpc"] {
+    for key in ["jaeger.query.grpc"] {
         let error = load("", &[], &[(key, "127.0.0.1:1")]).expect_err(key);
         assert!(
             error.contains("is not available in this version"),
@@ -259,6 +280,42 @@ fn values_that_do_not_fit_together_are_errors() {
     check_error(
         "[loki.limits]\nmax_line_size = \"1GiB\"",
         "c.toml: loki.limits.max_line_size: \"1GiB\" is not between 1B and max_body_size",
+    );
+    check_error(
+        "[jaeger.sampling]\nstrategies_file = \"https://h/s.json\"",
+        "c.toml: jaeger.sampling.strategies_file: \"https://h/s.json\": a URL is not read; have a \
+         timer fetch it into a file, and name that",
+    );
+    check_error(
+        "[jaeger.sampling]\ntype = \"adaptive\"\nstrategies_file = \"s.json\"",
+        "c.toml: jaeger.sampling.strategies_file: is not read when jaeger.sampling.type is \
+         \"adaptive\"; leave one of them out",
+    );
+    check_error(
+        "[jaeger.sampling.adaptive]\nmin_sampling_probability = 0.5",
+        "c.toml: jaeger.sampling.adaptive.initial_sampling_probability: is not between \
+         min_sampling_probability and 1",
+    );
+    check_error(
+        "[jaeger.sampling.adaptive]\nbuckets_for_calculation = 11",
+        "c.toml: jaeger.sampling.adaptive.buckets_for_calculation: is not between 1 and \
+         aggregation_buckets",
+    );
+    for path in ["jaeger", "/jaeger/", "//a", "/a/../b", "/a b"] {
+        check_error(
+            &format!("[jaeger.query]\nbase_path = \"{path}\""),
+            &format!(
+                "c.toml: jaeger.query.base_path: \"{path}\" is not a path such as \"/\" or \"/jaeger\""
+            ),
+        );
+    }
+    check_error(
+        "[jaeger.query]\nui_config = \"ui.json\"",
+        "c.toml: jaeger.query.ui_config: has no effect without jaeger.query.ui_dir",
+    );
+    check_error(
+        "[jaeger.query]\nui_dir = \"ui\"\nui_config = \"ui.yaml\"",
+        "c.toml: jaeger.query.ui_config: \"ui.yaml\" is not named .json or .js",
     );
     // Port 0 asks for any free port, so it may repeat.
     load(

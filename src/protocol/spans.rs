@@ -33,11 +33,16 @@ pub enum SpanFormat {
     ZipkinJsonV2 = 18,
     /// `zipkin.proto3.ListOfSpans`: HTTP 9411.
     ZipkinProto = 19,
+    /// Several of [`SpanFormat::ThriftCompactMessage`], each behind its length ([`messages`]):
+    /// datagrams that were received at once.
+    ThriftCompactMessages = 22,
+    /// The same of [`SpanFormat::ThriftBinaryMessage`].
+    ThriftBinaryMessages = 23,
 }
 
 impl SpanFormat {
     /// All formats, in order of their codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ThriftCompactMessage,
         Self::ThriftBinaryMessage,
         Self::ThriftBinaryBatch,
@@ -48,6 +53,8 @@ impl SpanFormat {
         Self::ZipkinThrift,
         Self::ZipkinJsonV2,
         Self::ZipkinProto,
+        Self::ThriftCompactMessages,
+        Self::ThriftBinaryMessages,
     ];
 
     /// The format with this code, or `None` when no version of ours wrote it.
@@ -59,9 +66,11 @@ impl SpanFormat {
     /// turned Thrift into protobuf before its collector saw it.
     pub fn mark(self) -> &'static str {
         match self {
-            Self::ThriftCompactMessage | Self::ThriftBinaryMessage | Self::JaegerProtoRequest => {
-                "proto"
-            }
+            Self::ThriftCompactMessage
+            | Self::ThriftBinaryMessage
+            | Self::ThriftCompactMessages
+            | Self::ThriftBinaryMessages
+            | Self::JaegerProtoRequest => "proto",
             Self::ThriftBinaryBatch => "jaeger",
             Self::OtlpProto | Self::OtlpJson => "otlp",
             Self::ZipkinJsonV1 | Self::ZipkinThrift | Self::ZipkinJsonV2 | Self::ZipkinProto => {
@@ -84,7 +93,48 @@ pub fn decode_spans(format: SpanFormat, body: &[u8]) -> Result<SpanBatch, Decode
         SpanFormat::ZipkinThrift => zipkin::decode_thrift_list(body),
         SpanFormat::ZipkinJsonV2 => zipkin::decode_json_v2(body),
         SpanFormat::ZipkinProto => zipkin::decode_proto(body),
+        SpanFormat::ThriftCompactMessages => {
+            each_message(body, jaeger::batch::decode_compact_message)
+        }
+        SpanFormat::ThriftBinaryMessages => {
+            each_message(body, jaeger::batch::decode_binary_message)
+        }
     }
+}
+
+/// Bytes of the length before each message of several: little-endian.
+pub const MESSAGE_HEAD: usize = 4;
+
+/// The messages of a body that holds several.
+pub fn messages(body: &[u8]) -> impl Iterator<Item = Result<&[u8], DecodeError>> {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let taken = rest.split_first_chunk().and_then(|(head, after)| {
+            let length = u32::from_le_bytes(*head) as usize;
+            after.split_at_checked(length)
+        });
+        let Some((message, after)) = taken else {
+            rest = &[];
+            let text = "a message is shorter than its length says";
+            return Some(Err(DecodeError::new("truncated", text.to_owned())));
+        };
+        rest = after;
+        Some(Ok(message))
+    })
+}
+
+fn each_message(
+    body: &[u8],
+    decode: fn(&[u8]) -> Result<SpanBatch, DecodeError>,
+) -> Result<SpanBatch, DecodeError> {
+    let mut all = SpanBatch::default();
+    for message in messages(body) {
+        all.spans.append(&mut decode(message?)?.spans);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -92,12 +142,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_10_to_19_and_round_trip() {
-        for (format, code) in SpanFormat::ALL.into_iter().zip(10u8..) {
-            assert_eq!(format as u8, code);
-            assert_eq!(SpanFormat::from_u8(code), Some(format));
+    fn codes_stay_what_they_are_and_round_trip() {
+        let codes: Vec<u8> = SpanFormat::ALL.iter().map(|format| *format as u8).collect();
+        assert_eq!(codes, [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23]);
+        for format in SpanFormat::ALL {
+            assert_eq!(SpanFormat::from_u8(format as u8), Some(format));
         }
         assert_eq!(SpanFormat::from_u8(9), None);
-        assert_eq!(SpanFormat::from_u8(20), None);
+        assert_eq!(SpanFormat::from_u8(24), None);
+    }
+
+    #[test]
+    fn several_messages_are_read_one_after_the_other_or_not_at_all() {
+        let framed = |parts: &[&[u8]]| {
+            let mut body = Vec::new();
+            for part in parts {
+                body.extend((part.len() as u32).to_le_bytes());
+                body.extend_from_slice(part);
+            }
+            body
+        };
+        let body = framed(&[b"ab", b"", b"c"]);
+        let read: Result<Vec<&[u8]>, _> = messages(&body).collect();
+        assert_eq!(read, Ok(vec![&b"ab"[..], b"", b"c"]));
+        for cut in 1..body.len() {
+            let read: Result<Vec<&[u8]>, _> = messages(&body[..cut]).collect();
+            // Whole messages, or an error: never a part of one.
+            assert_eq!(read.is_ok(), [6, 10].contains(&cut), "{cut}");
+        }
+        assert!(decode_spans(SpanFormat::ThriftCompactMessages, &body).is_err());
+        let none = decode_spans(SpanFormat::ThriftBinaryMessages, b"").expect("nothing");
+        assert!(none.spans.is_empty());
     }
 }

@@ -6,12 +6,13 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::{Buf, Bytes};
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// Jaeger's services.
 #[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
@@ -59,6 +60,34 @@ where
         .max_decoding_message_size(limit)
         .unary(service, request)
         .await
+}
+
+/// The same; `unread` is told why a message was refused before it could be answered for.
+pub async fn unary_or<R, F>(
+    request: http::Request<Body>,
+    limit: usize,
+    answer: impl Fn(Bytes) -> F,
+    unread: impl FnOnce(&'static str),
+) -> http::Response<tonic::body::Body>
+where
+    R: prost::Message + 'static,
+    F: Future<Output = Result<R, Status>>,
+{
+    let read = AtomicBool::new(false);
+    let response = unary(request, limit, |body| {
+        read.store(true, Ordering::Relaxed);
+        answer(body)
+    })
+    .await;
+    if !read.load(Ordering::Relaxed) {
+        let status = Status::from_header_map(response.headers());
+        unread(match status.map(|status| status.code()) {
+            Some(Code::OutOfRange | Code::ResourceExhausted) => "too_large",
+            Some(Code::Unimplemented) => "encoding",
+            _ => "interrupted",
+        });
+    }
+    response
 }
 
 /// Answers calls of services and methods that are not here.

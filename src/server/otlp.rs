@@ -118,13 +118,16 @@ async fn export_grpc<S: SpanSink>(
     State(door): State<Arc<Door<S>>>,
     request: http::Request<Body>,
 ) -> impl IntoResponse {
-    grpc::unary(request, door.limit, |body| {
+    let answer = |body| {
         let door = door.clone();
         async move {
             door.export(Transport::OtlpGrpc, SpanFormat::OtlpProto, body)
                 .await
                 .map_err(|rejection| grpc_status(&rejection))
         }
+    };
+    grpc::unary_or(request, door.limit, answer, |reason| {
+        door.metrics.malformed(Transport::OtlpGrpc, reason);
     })
     .await
 }

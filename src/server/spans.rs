@@ -1,6 +1,11 @@
 //! What all doors for spans share: where spans go, where traces come from, what is counted.
 
+pub mod ledger;
+pub mod seen;
+
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,7 +17,10 @@ use crate::model::service_metrics::{DependencyLink, ServiceMetricsQuery, Service
 use crate::model::trace::{Operation, Span, SpanBatch, Trace, TraceId, TraceQuery};
 use crate::protocol::{DecodeError, SpanFormat};
 use crate::query::answer::QueryError;
+use crate::server::jaeger::sampling::adaptive::Adaptive;
 use crate::telemetry::metrics::{Counter, Family, Metrics};
+use ledger::{Datagram, Ledger, Outcome};
+use seen::{Roots, Seen};
 
 /// What the doors hand spans to. `body` is what `batch` was decoded from, for the journal.
 pub trait SpanSink: Send + Sync + 'static {
@@ -26,6 +34,13 @@ pub trait SpanSink: Send + Sync + 'static {
 
     /// For senders that cannot wait or repeat: never waits, refuses when there is no room.
     fn offer(&self, batch: SpanBatch, format: SpanFormat, body: Bytes) -> Result<(), Refusal>;
+
+    /// Whether [`SpanSink::offer`] would have room for a body of so many bytes. Who cannot wait
+    /// gets a part of the memory only: senders that can are not to pay for a flood.
+    fn has_room(&self, bytes: usize) -> bool {
+        let _ = bytes;
+        true
+    }
 }
 
 /// What answers about traces come from.
@@ -130,6 +145,8 @@ pub struct SpanMetrics {
     refused_messages: Family<ByReason, Counter>,
     refused_spans: Family<ByReason, Counter>,
     kernel_drops: Family<ByTransport, Counter>,
+    ledger: Arc<Ledger>,
+    adaptive: Option<Arc<Adaptive>>,
 }
 
 impl SpanMetrics {
@@ -160,25 +177,78 @@ impl SpanMetrics {
                 "Datagrams that found the socket's receive buffer full",
                 Family::default(),
             ),
+            ledger: Arc::default(),
+            adaptive: None,
         }
     }
 
-    pub fn accepted(&self, transport: Transport, spans: usize) {
+    /// Tells adaptive sampling of first spans as well.
+    pub fn with_adaptive(mut self, adaptive: Option<Arc<Adaptive>>) -> Self {
+        self.adaptive = adaptive;
+        self
+    }
+
+    /// Counts by service, in Jaeger's words.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What a message holds, before it is handed on.
+    pub fn look(&self, batch: &SpanBatch) -> Seen {
+        let roots = match self.adaptive {
+            Some(_) => Roots::Wanted,
+            None => Roots::Unwanted,
+        };
+        Seen::of(batch, roots)
+    }
+
+    /// What became of a readable message.
+    pub fn became(&self, transport: Transport, seen: &Seen, outcome: Outcome) {
+        self.ledger.message(transport, seen, outcome);
+        if outcome == Outcome::Kept
+            && let Some(adaptive) = &self.adaptive
+        {
+            adaptive.record(&seen.roots);
+        }
+    }
+
+    pub fn accepted(&self, transport: Transport, messages: usize, spans: usize) {
         let labels = [("transport", transport.name())];
-        self.messages.get_or_create(&labels).inc();
+        let messages = messages as u64;
+        self.messages.get_or_create(&labels).inc_by(messages);
         self.spans.get_or_create(&labels).inc_by(spans as u64);
+        self.ledger
+            .datagrams(transport, Datagram::Processed, messages);
     }
 
     /// A message that holds no readable spans.
     pub fn malformed(&self, transport: Transport, reason: &'static str) {
-        self.refused_messages
-            .get_or_create(&by_reason(transport, reason))
-            .inc();
+        self.count_messages(transport, reason, 1);
+        let what = match reason {
+            RECEIVE_FAILED => Datagram::ReceiveFailed,
+            _ => Datagram::Unreadable,
+        };
+        self.ledger.datagrams(transport, what, 1);
     }
 
-    /// A readable message that is refused as a whole.
-    pub fn refused(&self, transport: Transport, reason: &'static str, spans: usize) {
-        self.malformed(transport, reason);
+    fn count_messages(&self, transport: Transport, reason: &'static str, messages: u64) {
+        self.refused_messages
+            .get_or_create(&by_reason(transport, reason))
+            .inc_by(messages);
+    }
+
+    /// Readable messages that are refused as a whole.
+    pub fn refused(
+        &self,
+        transport: Transport,
+        reason: &'static str,
+        messages: usize,
+        spans: usize,
+    ) {
+        let messages = messages as u64;
+        self.count_messages(transport, reason, messages);
+        self.ledger
+            .datagrams(transport, Datagram::Dropped, messages);
         self.refused_spans(transport, reason, spans);
     }
 
@@ -195,8 +265,13 @@ impl SpanMetrics {
         self.kernel_drops
             .get_or_create(&[("transport", transport.name())])
             .inc_by(datagrams);
+        self.ledger
+            .datagrams(transport, Datagram::Dropped, datagrams);
     }
 }
+
+/// Reason of a datagram that the kernel did not hand out.
+pub const RECEIVE_FAILED: &str = "receive_failed";
 
 fn by_reason(transport: Transport, reason: &'static str) -> ByReason {
     [("transport", transport.name()), ("reason", reason)]
@@ -242,12 +317,17 @@ pub async fn accept<S: SpanSink>(
     let spans = batch.spans.len();
     // Nothing to keep is not worth a record in the journal.
     if spans > 0 {
+        let seen = metrics.look(&batch);
+        let began = Instant::now();
         sink.accept(batch, format, body).await.map_err(|refusal| {
-            metrics.refused(transport, refusal.reason, spans);
+            metrics.became(transport, &seen, Outcome::Refused);
+            metrics.refused(transport, refusal.reason, 1, spans);
             Rejection::Refused(refusal)
         })?;
+        metrics.ledger.saved_in(began.elapsed());
+        metrics.became(transport, &seen, Outcome::Kept);
     }
-    metrics.accepted(transport, spans);
+    metrics.accepted(transport, 1, spans);
     Ok(())
 }
 

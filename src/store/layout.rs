@@ -31,6 +31,8 @@
 //! position/<file>     -> position of a followed file
 //! delete/<id>         -> delete request (deletion/request.rs)
 //! erasing/<family>    -> nothing; the day holds bytes of deleted lines until it is compacted
+//! kept/<name>         -> what a part of the process wants back after a restart, in its own form:
+//!                        `sampling`, JSON [[service, [[operation, probability], …]], …]
 //! ```
 //!
 //! A span day's family (the day of *arrival*, so that no clock of a sender opens old days):
@@ -63,6 +65,9 @@ pub const POSITION_PREFIX: &[u8] = b"position/";
 pub const DELETE_PREFIX: &[u8] = b"delete/";
 /// Prefix in `meta` of days that delete requests have been rewriting.
 pub const ERASING_PREFIX: &[u8] = b"erasing/";
+
+/// Prefix in `meta` of what other parts keep.
+pub const KEPT_PREFIX: &[u8] = b"kept/";
 
 /// What a day holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

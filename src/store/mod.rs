@@ -234,6 +234,19 @@ impl Store {
         deletion::log::cancel(&self.0.shared, tenant, id, force)
     }
 
+    /// Keeps something small for another part of the process, in place of what it had under
+    /// that name; safe on return. Blocks for a sync.
+    pub fn keep(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        let pair = (kept_key(name), Some(value.to_vec()));
+        self.0.shared.kv.write_meta(&[pair])
+    }
+
+    /// What was kept under a name.
+    pub fn kept(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let kv = &self.0.shared.kv;
+        kv.get(layout::META_FAMILY, &kept_key(name), <[u8]>::to_vec)
+    }
+
     /// All spans at one instant.
     pub fn spans(&self) -> Result<SpanSnapshot, StoreError> {
         snapshot::spans(&self.0.shared)
@@ -276,6 +289,10 @@ impl Store {
         }
         result
     }
+}
+
+fn kept_key(name: &str) -> Vec<u8> {
+    [layout::KEPT_PREFIX, name.as_bytes()].concat()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listeners that a test may want, by their key.
-const LISTENERS: [&str; 11] = [
+const LISTENERS: [&str; 12] = [
     "loki.listen",
     "jaeger.agent.compact",
     "jaeger.agent.binary",
@@ -28,6 +28,7 @@ const LISTENERS: [&str; 11] = [
     "jaeger.agent.sampling",
     "jaeger.collector.http",
     "jaeger.collector.grpc",
+    "jaeger.collector.admin",
     "jaeger.query.http",
     "otlp.http",
     "otlp.grpc",

@@ -5,6 +5,7 @@
 mod appliance;
 mod bad_input;
 mod bad_queries;
+mod bad_spans;
 mod config;
 mod crash;
 mod delete;
@@ -15,8 +16,10 @@ mod loki_cases;
 mod naive;
 mod otlp_logs;
 mod queries;
+mod sampling;
 mod senders;
 mod streaming;
 mod tail;
 mod tidy;
 mod traces;
+mod ui;

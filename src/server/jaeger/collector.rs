@@ -140,7 +140,7 @@ async fn post_spans<S: SpanSink>(
     State(door): State<Arc<Door<S>>>,
     request: http::Request<Body>,
 ) -> impl IntoResponse {
-    grpc::unary(request, door.limit, |body| {
+    let answer = |body| {
         let door = door.clone();
         async move {
             match door
@@ -151,6 +151,9 @@ async fn post_spans<S: SpanSink>(
                 Err(rejection) => Err(grpc_status(&rejection)),
             }
         }
+    };
+    grpc::unary_or(request, door.limit, answer, |reason| {
+        door.metrics.malformed(Transport::JaegerGrpc, reason);
     })
     .await
 }

@@ -1,9 +1,11 @@
 //! Jaeger's doors: the agent's datagrams and sampling, the collector, the query API.
 
+pub mod admin;
 pub mod agent;
 pub mod collector;
 pub mod query_http;
 pub mod sampling;
+pub mod ui;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;

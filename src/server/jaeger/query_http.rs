@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::header::CONTENT_TYPE;
 use http::{StatusCode, Uri};
-use serde::Deserialize;
 
 use crate::model::time::HOUR;
 use crate::model::trace::{Trace, TraceId, TraceQuery};
@@ -21,28 +20,12 @@ use crate::server::spans::TraceReader;
 
 use super::{go_error, query_pairs};
 
-/// Where queries are answered; an empty address switches a port off.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// How queries are answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueryOptions {
-    pub http: String,
-    pub grpc: String,
-    /// Directory of a built Jaeger UI; empty: ours.
-    pub ui_dir: String,
     /// How far span times may be shifted to make children fit their parents, in
     /// milliseconds. 0, as in Jaeger, shifts nothing and only warns.
     pub max_clock_skew_ms: u64,
-}
-
-impl Default for QueryOptions {
-    fn default() -> Self {
-        Self {
-            http: "0.0.0.0:16686".into(),
-            grpc: "0.0.0.0:16685".into(),
-            ui_dir: String::new(),
-            max_clock_skew_ms: 0,
-        }
-    }
 }
 
 /// Searches without `start` look this far back.

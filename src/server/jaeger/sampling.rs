@@ -1,7 +1,11 @@
 //! What Jaeger's clients ask before they sample: over HTTP on the agent's and the
 //! collector's port, over gRPC on the collector's.
 
-use std::fmt::Write;
+pub mod adaptive;
+pub mod file;
+mod rules;
+mod strategy;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use http::{StatusCode, Uri};
-use serde::Deserialize;
 use tonic::Status;
 
 use crate::protocol::wire::jaeger::api_v2;
@@ -19,115 +22,28 @@ use crate::server::grpc::jaeger::sampling_manager_server::{
 };
 
 use super::{query_pairs, text_error};
+use adaptive::Adaptive;
+use file::StrategiesFile;
+use strategy::{Spelling, Strategy};
 
-/// What a client does that nobody has a better strategy for.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SamplingOptions {
-    pub default_type: SamplingType,
-    /// A probability, or traces per second.
-    pub default_param: f64,
-}
-
-impl Default for SamplingOptions {
-    /// As Jaeger without a strategies file: one trace in a thousand.
-    fn default() -> Self {
-        Self {
-            default_type: SamplingType::Probabilistic,
-            default_param: 0.001,
-        }
-    }
-}
-
-/// How `default_param` is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SamplingType {
-    Probabilistic,
-    RateLimiting,
-}
-
-/// What a client is told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Strategy {
-    /// Probability of each trace, 0 to 1.
-    Probabilistic(f64),
-    /// Traces per second; 16 bits on the wire.
-    RateLimiting(i16),
-}
-
-/// The strategies of all services.
-#[derive(Clone, Debug)]
-pub struct Strategies {
-    default: Strategy,
+/// Where strategies come from.
+#[derive(Clone)]
+pub enum Strategies {
+    /// Jaeger's default for every service.
+    Default,
+    File(Arc<StrategiesFile>),
+    Adaptive(Arc<Adaptive>),
 }
 
 impl Strategies {
-    /// Checks the options; the text says what is wrong with them.
-    pub fn new(options: SamplingOptions) -> Result<Self, String> {
-        let param = options.default_param;
-        let default = match options.default_type {
-            SamplingType::Probabilistic if (0.0..=1.0).contains(&param) => {
-                Strategy::Probabilistic(param)
-            }
-            SamplingType::RateLimiting if (0.0..=f64::from(i16::MAX)).contains(&param) => {
-                Strategy::RateLimiting(param as i16)
-            }
-            SamplingType::Probabilistic => {
-                return Err(format!(
-                    "sampling probability {param} is not between 0 and 1"
-                ));
-            }
-            SamplingType::RateLimiting => {
-                return Err(format!(
-                    "{param} traces per second are not between 0 and {}",
-                    i16::MAX
-                ));
-            }
-        };
-        Ok(Self { default })
-    }
-
-    /// What clients of a service are told.
-    pub fn of(&self, _service: &str) -> Strategy {
-        self.default
-    }
-}
-
-/// How a strategy's type is spelled: clients before 2017 know only its number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spelling {
-    Name,
-    Number,
-}
-
-fn json(strategy: Strategy, spelling: Spelling) -> String {
-    let (name, number) = match strategy {
-        Strategy::Probabilistic(_) => ("\"PROBABILISTIC\"", "0"),
-        Strategy::RateLimiting(_) => ("\"RATE_LIMITING\"", "1"),
-    };
-    let mut text = String::from("{\"strategyType\":");
-    text.push_str(if spelling == Spelling::Name {
-        name
-    } else {
-        number
-    });
-    // Writing to a String cannot fail.
-    let _ = match strategy {
-        Strategy::Probabilistic(rate) => {
-            write!(
-                text,
-                ",\"probabilisticSampling\":{{\"samplingRate\":{rate}}}}}"
-            )
+    /// What clients of a service are told, or why nothing can be said.
+    fn of(&self, service: &str) -> Result<Strategy, String> {
+        match self {
+            Self::Default => Ok(Strategy::default()),
+            Self::File(file) => file.of(service),
+            Self::Adaptive(adaptive) => Ok(adaptive.of(service)),
         }
-        Strategy::RateLimiting(traces) => {
-            write!(
-                text,
-                ",\"rateLimitingSampling\":{{\"maxTracesPerSecond\":{traces}}}}}"
-            )
-        }
-    };
-    text
+    }
 }
 
 /// The agent's port 5778.
@@ -170,8 +86,14 @@ async fn numbered(State(strategies): State<Arc<Strategies>>, uri: Uri) -> Respon
 fn answer(strategies: &Strategies, uri: &Uri, spelling: Spelling) -> Response {
     match the_service(uri) {
         Ok(service) => {
-            let body = json(strategies.of(&service), spelling);
-            ([(CONTENT_TYPE, "application/json")], body).into_response()
+            let strategy = strategies.of(&service);
+            match strategy.and_then(|strategy| strategy.json(spelling)) {
+                Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
+                Err(error) => text_error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    &format!("collector error: {error}"),
+                ),
+            }
         }
         Err(response) => *response,
     }
@@ -212,21 +134,10 @@ impl SamplingManager for GrpcSampling {
         &self,
         request: tonic::Request<api_v2::SamplingStrategyParameters>,
     ) -> Result<tonic::Response<api_v2::SamplingStrategyResponse>, Status> {
-        let mut response = api_v2::SamplingStrategyResponse::default();
         match self.strategies.of(&request.get_ref().service_name) {
-            Strategy::Probabilistic(sampling_rate) => {
-                response.strategy_type = api_v2::SamplingStrategyType::Probabilistic as i32;
-                response.probabilistic_sampling =
-                    Some(api_v2::ProbabilisticSamplingStrategy { sampling_rate });
-            }
-            Strategy::RateLimiting(traces) => {
-                response.strategy_type = api_v2::SamplingStrategyType::RateLimiting as i32;
-                response.rate_limiting_sampling = Some(api_v2::RateLimitingSamplingStrategy {
-                    max_traces_per_second: i32::from(traces),
-                });
-            }
+            Ok(strategy) => Ok(tonic::Response::new(strategy.proto())),
+            Err(error) => Err(Status::unavailable(error)),
         }
-        Ok(tonic::Response::new(response))
     }
 }
 

@@ -1,6 +1,5 @@
 use prost::Message;
 
-use super::super::sampling::SamplingOptions;
 use super::*;
 use crate::protocol::jaeger::proto::{process_message, span_message};
 use crate::protocol::wire::jaeger::api_v2;
@@ -11,7 +10,7 @@ use std::net::SocketAddr;
 const THRIFT: (&str, &str) = ("content-type", "application/x-thrift");
 
 fn strategies() -> Arc<Strategies> {
-    Arc::new(Strategies::new(SamplingOptions::default()).unwrap())
+    Arc::new(Strategies::Default)
 }
 
 async fn http() -> (SocketAddr, Arc<Memory>) {
