@@ -16,6 +16,7 @@ mod naive;
 mod otlp_logs;
 mod queries;
 mod senders;
+mod service_metrics;
 mod tail;
 mod tidy;
 mod traces;
