@@ -308,3 +308,21 @@ fn spans_decode_block(bencher: Bencher<'_, '_>) {
         .counter(ItemsCount::new(1000usize))
         .bench(|| SpanBlock::decode(divan::black_box(&bytes)).map(|block| block.len()));
 }
+
+/// What sealing computes of services beside the block.
+#[divan::bench(args = ["summary", "links"])]
+fn spans_of_services(bencher: Bencher<'_, '_>, what: &str) {
+    let mut random = Random(3);
+    let process = Arc::new(Process {
+        service: "shop".into(),
+        tags: Vec::new(),
+    });
+    let mut builder = SpanBlockBuilder::new();
+    (0..1000).for_each(|_| builder.append(&span(&mut random, &process)));
+    bencher
+        .counter(ItemsCount::new(1000usize))
+        .bench_local(|| match what {
+            "summary" => builder.block().summary().len(),
+            _ => builder.block().links().rows.len(),
+        });
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::model::service_metrics::{DependencyLink, ServiceMetricsQuery, ServiceSeries};
 use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
 use crate::model::{Labels, Matcher, TimeRange, Timestamp};
 use crate::query::certain::Growing;
@@ -123,5 +124,16 @@ impl TraceReader for Querier {
 
     async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
         Querier::trace(self, id).await
+    }
+
+    async fn dependencies(&self, range: TimeRange) -> Result<Vec<DependencyLink>, QueryError> {
+        Querier::dependencies(self, range).await
+    }
+
+    async fn service_metrics(
+        &self,
+        query: ServiceMetricsQuery,
+    ) -> Result<Vec<ServiceSeries>, QueryError> {
+        Querier::service_metrics(self, query).await
     }
 }

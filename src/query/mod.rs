@@ -18,6 +18,7 @@ pub mod patterns;
 mod prune;
 mod samples;
 mod scan;
+mod service_metrics;
 mod sharing;
 pub mod tail;
 mod traces;

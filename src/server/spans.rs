@@ -84,19 +84,13 @@ pub trait TraceReader: Send + Sync + 'static {
     fn dependencies(
         &self,
         range: TimeRange,
-    ) -> impl Future<Output = Result<Vec<DependencyLink>, QueryError>> + Send {
-        let _ = range;
-        async { Err(not_here("dependencies")) }
-    }
+    ) -> impl Future<Output = Result<Vec<DependencyLink>, QueryError>> + Send;
 
     /// A figure of services over time, sorted by service and operation.
     fn service_metrics(
         &self,
         query: ServiceMetricsQuery,
-    ) -> impl Future<Output = Result<Vec<ServiceSeries>, QueryError>> + Send {
-        let _ = query;
-        async { Err(not_here("service metrics")) }
-    }
+    ) -> impl Future<Output = Result<Vec<ServiceSeries>, QueryError>> + Send;
 }
 
 /// Spans of one trace, piece by piece.

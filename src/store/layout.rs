@@ -44,6 +44,9 @@
 //! 03                      -> journal position up to which spans are sealed
 //! 04 block u32            -> gram filter
 //! 05 service 00 operation 00 kind -> nothing
+//! 06 block u32            -> what it says of services (span/summary.rs); older blocks: none
+//! 07 block u32            -> calls between services, found when blocks up to this one were linked
+//!                            (links/record.rs); not for every block
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -166,8 +169,11 @@ pub mod prefix {
     /// Patterns of a log day; operations of a span day.
     pub const PATTERNS: u8 = 5;
     pub const OPERATION: u8 = 5;
-    /// Last journal record of a chunk.
+    /// Last journal record of a chunk; summary of a block.
     pub const SEQ: u8 = 6;
+    pub const SUMMARY: u8 = 6;
+    /// Calls between services that linking found.
+    pub const LINKS: u8 = 7;
 }
 
 /// Key of the `number`-th chunk or block, or of its meta or filter.

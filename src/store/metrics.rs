@@ -16,6 +16,13 @@ pub struct StoreMetrics {
     pub spans_stored: Counter,
     pub chunks_sealed: Counter,
     pub blocks_sealed: Counter,
+    pub summary_bytes: Counter,
+    pub links_found: Counter,
+    pub links_orphaned: Counter,
+    pub links_forgotten: Counter,
+    pub link_orphans: Gauge,
+    pub links_waiting: Gauge,
+    pub link_bytes: Counter,
     pub sealed_line_bytes: Counter,
     pub sealed_stored_bytes: Counter,
     pub partitions: Gauge,
@@ -51,6 +58,34 @@ impl StoreMetrics {
             spans_stored: m.counter("spans_stored", "Spans that entered a head"),
             chunks_sealed: m.counter("chunks_sealed", "Chunks sealed"),
             blocks_sealed: m.counter("span_blocks_sealed", "Blocks of spans sealed"),
+            summary_bytes: m.counter(
+                "span_summary_bytes",
+                "Bytes of what sealed blocks of spans say of services",
+            ),
+            links_found: m.counter(
+                "dependency_calls",
+                "Calls between services that linking spans found",
+            ),
+            links_orphaned: m.counter(
+                "dependency_orphans",
+                "Spans whose parent was nowhere when they were linked",
+            ),
+            links_forgotten: m.counter(
+                "dependency_orphans_forgotten",
+                "Spans whose parent is no longer waited for, or was not looked for, since there were too many",
+            ),
+            link_orphans: m.gauge(
+                "dependency_orphans_waiting",
+                "Parents that linked spans wait for, by service and minute",
+            ),
+            links_waiting: m.gauge(
+                "dependency_blocks_waiting",
+                "Sealed blocks of spans that are not linked yet",
+            ),
+            link_bytes: m.counter(
+                "dependency_bytes",
+                "Bytes of stored calls between services",
+            ),
             sealed_line_bytes: m.counter("sealed_line_bytes", "Bytes of lines in sealed chunks"),
             sealed_stored_bytes: m.counter("sealed_stored_bytes", "Bytes of sealed chunks on disk"),
             partitions: m.gauge("partitions", "Days kept, logs and spans apart"),

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
-//! L in `chunk/lines`, M in `patterns`, D in `partition`, R in `room`, I in `index`, E in `deletion`, W in `writer`, C in `keeper`.
+//! L in `chunk/lines`, M in `patterns`, D in `partition`, R in `room`, I in `index`, E in `deletion`, G in `links`, W in `writer`, C in `keeper`.
 
 pub mod chunk;
 pub mod codec;
@@ -23,6 +23,7 @@ pub mod journal;
 mod keeper;
 pub mod kv;
 pub mod layout;
+pub mod links;
 mod metrics;
 pub mod options;
 pub mod partition;
@@ -55,6 +56,7 @@ pub use room::NoRoom;
 pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
+use crate::model::service_metrics::DependencyLink;
 use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::Pool;
@@ -63,6 +65,7 @@ use deletion::{DeleteError, DeleteRequest};
 use inbox::{Append, Internal};
 use keeper::Keeper;
 use layout::Signal;
+use links::Linker;
 use sync::Syncer;
 use writer::Shared;
 
@@ -75,6 +78,8 @@ struct Handle {
     syncer: Arc<Syncer>,
     keeper: Arc<Keeper>,
     eraser: Arc<Eraser>,
+    linker: Arc<Linker>,
+    linker_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     eraser_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// Holds the lock on the directory.
@@ -252,6 +257,11 @@ impl Store {
         snapshot::spans(&self.0.shared)
     }
 
+    /// Who called whom, by the starts of the called spans; sorted. Blocks for some milliseconds.
+    pub fn dependencies(&self, range: TimeRange) -> Result<Vec<DependencyLink>, StoreError> {
+        self.0.linker.dependencies(&self.0.shared, range)
+    }
+
     /// Names of the days kept, for `/ready` and the log.
     pub fn partitions(&self, signal: Signal) -> Vec<String> {
         let open = self.0.shared.open.lock();
@@ -274,6 +284,11 @@ impl Store {
             if thread.join().is_err() {
                 return Err(StoreError::Failed("the writer panicked".into()));
             }
+        }
+        self.0.linker.stop();
+        let linker = self.0.linker_thread.lock().take();
+        if linker.is_some_and(|thread| thread.join().is_err()) {
+            return Err(StoreError::Failed("the linker panicked".into()));
         }
         self.0.eraser.stop();
         self.0.keeper.stop();

@@ -1,5 +1,6 @@
 //! One day of one signal: its chunks or blocks, its index, its end.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +15,7 @@ use super::kv::{Batch, Creation, Keep, Kv};
 use super::layout::{Layout, PartitionId, Signal, number_key, number_of_key, prefix, stream_key};
 use super::seal::{SealedBlock, SealedChunk};
 use super::span::BlockMeta;
+use super::span::links::Links;
 use super::streams::encode_stream;
 use crate::model::StreamId;
 
@@ -21,6 +23,9 @@ use crate::model::StreamId;
 const FILTER_BYTES: usize = 6500;
 /// Metas are kept in runs of this many, so that a snapshot copies a few pointers.
 const RUN: usize = 1024;
+
+/// Blocks whose links are kept until the linker asks for them; 5 MiB or so.
+const MAX_UNLINKED: usize = 128;
 
 /// An immutable list of metas in order of number; cheap to clone.
 #[derive(Debug)]
@@ -158,6 +163,8 @@ struct State {
     next_number: u32,
     /// Documents for the index of chunks that may not be flushed yet.
     unindexed: Vec<(u32, String)>,
+    /// Links of the newest blocks that the linker has not asked for.
+    unlinked: VecDeque<(u32, Arc<Links>)>,
     /// Written to since the last flush.
     dirty: bool,
     memory: usize,
@@ -364,6 +371,7 @@ impl Partition {
         batch.put(number_key(prefix::DATA, number), sealed.block);
         batch.put(number_key(prefix::META, number), meta.encode());
         batch.put(number_key(prefix::FILTER, number), sealed.filter);
+        batch.put(number_key(prefix::SUMMARY, number), sealed.summary);
         batch.put([prefix::SEALED_THROUGH], sealed.through.encode());
         for trace in sealed.trace_ids {
             batch.put(trace_key(trace, number), Vec::new());
@@ -378,6 +386,11 @@ impl Partition {
         state.next_number += 1;
         state.dirty = true;
         state.unindexed.push((number, sealed.words));
+        if state.unlinked.len() >= MAX_UNLINKED {
+            // The linker will read the block.
+            state.unlinked.pop_front();
+        }
+        state.unlinked.push_back((number, Arc::new(sealed.links)));
         state.memory += meta.memory();
         if let Some(catalog) = &mut state.blocks {
             catalog.push(Arc::new(meta));
@@ -492,6 +505,80 @@ impl Partition {
             true => Keep::Yes,
             false => Keep::No,
         }
+    }
+
+    /// Visits the summaries of blocks from number `from` on, in order, until `visit` returns
+    /// false.
+    pub fn summaries_from(
+        &self,
+        from: u32,
+        mut visit: impl FnMut(u32, &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let from = number_key(prefix::SUMMARY, from);
+        self.kv.scan_from(
+            &self.name,
+            &[prefix::SUMMARY],
+            &from,
+            Keep::No,
+            |key, value| number_of_key(key).is_none_or(|number| visit(number, value)),
+        )
+    }
+
+    /// Links of a block that was sealed a moment ago; those of blocks before it go.
+    pub fn take_links(&self, number: u32) -> Option<Arc<Links>> {
+        let mut state = self.state.lock();
+        while state.unlinked.front().is_some_and(|(n, _)| *n < number) {
+            state.unlinked.pop_front();
+        }
+        if state.unlinked.front()?.0 != number {
+            return None;
+        }
+        state.unlinked.pop_front().map(|(_, links)| links)
+    }
+
+    /// Memory of what the linker has not asked for, bytes.
+    pub fn unlinked_memory(&self) -> usize {
+        let state = self.state.lock();
+        state.unlinked.iter().map(|(_, links)| links.memory()).sum()
+    }
+
+    /// Number of the first block that is not linked.
+    pub fn linked_below(&self) -> Result<u32, StoreError> {
+        let last = self.kv.last_key(&self.name, prefix::LINKS)?;
+        Ok(last
+            .and_then(|key| number_of_key(&key))
+            .map_or(0, |n| n + 1))
+    }
+
+    /// Stores what linking the blocks up to `number` found.
+    pub fn put_links(&self, number: u32, record: Vec<u8>) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.put(number_key(prefix::LINKS, number), record);
+        let mut state = self.state.lock();
+        self.kv.write(&self.name, batch)?;
+        state.dirty = true;
+        Ok(())
+    }
+
+    /// Visits what linking found, from block `from` on, in order, until `visit` returns false.
+    pub fn links_from(
+        &self,
+        from: u32,
+        mut visit: impl FnMut(u32, &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let from = number_key(prefix::LINKS, from);
+        self.kv.scan_from(
+            &self.name,
+            &[prefix::LINKS],
+            &from,
+            Keep::No,
+            |key, value| number_of_key(key).is_none_or(|number| visit(number, value)),
+        )
+    }
+
+    /// Whether something was written since the last flush.
+    pub fn is_dirty(&self) -> bool {
+        self.state.lock().dirty
     }
 
     /// Visits the gram filters from number `from` on, in order, until `visit` returns false.

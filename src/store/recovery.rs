@@ -25,6 +25,7 @@ use super::kv::{Kv, KvOptions};
 use super::layout::{
     FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, POSITION_PREFIX, PartitionId,
 };
+use super::links::Linker;
 use super::metrics::StoreMetrics;
 use super::options::Options;
 use super::partition::Partition;
@@ -161,12 +162,15 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let (keeper, keeper_thread) = Keeper::start(shared.clone()).map_err(failed)?;
     let erasing = Eraser::start(shared.clone(), keeper.clone()).map_err(failed)?;
     let (eraser, eraser_thread) = erasing;
+    let (linker, linker_thread) = Linker::start(shared.clone()).map_err(failed)?;
     Ok(Store(Arc::new(Handle {
         shared,
         syncer,
         keeper,
         eraser,
         eraser_thread: Mutex::new(Some(eraser_thread)),
+        linker,
+        linker_thread: Mutex::new(Some(linker_thread)),
         threads: Mutex::new(vec![writer_thread, keeper_thread]),
         _lock: lock,
     })))

@@ -12,6 +12,7 @@ use super::head::logs::{FrozenHead, HeadKey};
 use super::head::spans::FrozenSpans;
 use super::index::{Analyzer, ChunkFlags};
 use super::patterns;
+use super::span::links::Links;
 use super::span::{BlockMeta, SpanBlock, TagCensus};
 use super::streams::Stream;
 use crate::model::Day;
@@ -49,6 +50,10 @@ pub struct SealedBlock {
     pub trace_ids: Vec<u128>,
     /// Distinct `service 00 operation 00 kind`.
     pub operations: Vec<Vec<u8>>,
+    /// What it says of services (span/summary.rs).
+    pub summary: Vec<u8>,
+    /// What links its spans to others; for the linker, not stored.
+    pub links: Links,
     pub through: Through,
 }
 
@@ -102,6 +107,8 @@ pub fn seal_spans(head: &FrozenSpans, census: &Mutex<TagCensus>) -> SealedBlock 
         words: sealed.words,
         trace_ids: sealed.trace_ids,
         operations: sealed.operations,
+        summary: sealed.summary,
+        links: sealed.links,
         through: head.through,
     }
 }

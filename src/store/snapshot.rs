@@ -78,6 +78,14 @@ pub struct SpanSnapshot {
     pub days: Vec<SpanDay>,
 }
 
+impl SpanSnapshot {
+    /// Blocks that are not sealed.
+    pub fn blocks_in_memory(&self) -> impl Iterator<Item = &SpanBlock> {
+        let frozen = self.frozen.iter().map(|head| head.block.block());
+        frozen.chain(self.open.iter().map(Arc::as_ref))
+    }
+}
+
 /// Partitions of a signal with loaded catalogs: loading takes time and must not happen under
 /// the lock. Tries again when the set of partitions changed meanwhile.
 fn with_loaded<T, C>(

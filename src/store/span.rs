@@ -13,6 +13,8 @@
 
 mod build;
 mod codec;
+pub mod links;
+pub mod summary;
 mod terms;
 
 use std::ops::Range;

@@ -822,6 +822,10 @@ impl Writer {
             let partition = self.shared.partition(id)?;
             self.shared.metrics.blocks_sealed.inc();
             self.shared
+                .metrics
+                .summary_bytes
+                .inc_by(sealed.summary.len() as u64);
+            self.shared
                 .sealed_bytes
                 .fetch_add(sealed.block.len() as u64, Ordering::Relaxed);
             let through = sealed.through;

@@ -18,6 +18,7 @@ mod otlp_logs;
 mod queries;
 mod sampling;
 mod senders;
+mod service_metrics;
 mod streaming;
 mod tail;
 mod tidy;

@@ -3,6 +3,8 @@
 //! Times and durations are whole microseconds. Integers keep all digits. A float that
 //! JSON has no number for (NaN, infinities) is written as text, where Jaeger fails.
 
+mod services;
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,6 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+pub use self::services::{dependencies, metric_family, number};
 use crate::model::trace::{Operation, Process, RefType, Span, Tag, TagValue, Trace};
 
 /// How the JSON is laid out.

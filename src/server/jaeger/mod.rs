@@ -5,6 +5,7 @@ pub mod agent;
 pub mod collector;
 pub mod query_http;
 pub mod sampling;
+mod service_http;
 pub mod ui;
 
 use axum::response::{IntoResponse, Response};

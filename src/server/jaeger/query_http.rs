@@ -18,7 +18,7 @@ use crate::query::answer::QueryError;
 use crate::runtime::clock::Clock;
 use crate::server::spans::TraceReader;
 
-use super::{go_error, query_pairs};
+use super::{go_error, query_pairs, service_http};
 
 /// How queries are answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,9 +34,9 @@ const DEFAULT_LOOKBACK: i64 = 48 * HOUR;
 /// Traces that a search without a limit, or with 0, returns.
 const DEFAULT_LIMIT: usize = 100;
 
-struct Api<R> {
-    reader: Arc<R>,
-    clock: Clock,
+pub(super) struct Api<R> {
+    pub(super) reader: Arc<R>,
+    pub(super) clock: Clock,
     /// Nanoseconds.
     max_clock_skew: u64,
 }
@@ -50,6 +50,7 @@ pub fn router<R: TraceReader>(reader: Arc<R>, clock: Clock, options: &QueryOptio
         .route("/api/operations", get(operations::<R>))
         .route("/api/traces", get(find::<R>))
         .route("/api/traces/{id}", get(trace::<R>))
+        .merge(service_http::routes())
         .route("/api", any(unknown))
         .route("/api/{*rest}", any(unknown))
         .with_state(Arc::new(Api {
@@ -176,7 +177,7 @@ impl<R> Api<R> {
 }
 
 /// Runs a handler and dresses its answer or failure.
-async fn answer<F, A>(params: &Params, handler: F) -> Response
+pub(super) async fn answer<F, A>(params: &Params, handler: F) -> Response
 where
     F: FnOnce(Layout) -> A,
     A: Future<Output = Result<String, Failure>>,
@@ -190,7 +191,7 @@ where
 
 /// A status and what to say with it.
 #[derive(Debug, PartialEq, Eq)]
-struct Failure {
+pub(super) struct Failure {
     status: StatusCode,
     message: String,
 }
@@ -231,21 +232,21 @@ fn required(name: &str) -> Failure {
 }
 
 /// The parameters of a request. An empty value is no value: the UI sends all its fields.
-struct Params(Vec<(String, String)>);
+pub(super) struct Params(Vec<(String, String)>);
 
 impl Params {
-    fn of(uri: &Uri) -> Self {
+    pub(super) fn of(uri: &Uri) -> Self {
         Self(query_pairs(uri))
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()
             .filter(move |(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     }
 
-    fn first<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+    pub(super) fn first<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.all(name).next().filter(|value| !value.is_empty())
     }
 
@@ -257,7 +258,7 @@ impl Params {
     }
 
     /// As Go's `strconv.ParseBool` reads them.
-    fn bool(&self, name: &str) -> Result<bool, Failure> {
+    pub(super) fn bool(&self, name: &str) -> Result<bool, Failure> {
         match self.first(name) {
             None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
@@ -268,7 +269,7 @@ impl Params {
         }
     }
 
-    fn integer<T: TryFrom<i64>>(&self, name: &str) -> Result<Option<T>, Failure> {
+    pub(super) fn integer<T: TryFrom<i64>>(&self, name: &str) -> Result<Option<T>, Failure> {
         let Some(text) = self.first(name) else {
             return Ok(None);
         };
@@ -372,7 +373,7 @@ impl Params {
     }
 }
 
-fn unparsable(name: &str, error: &str) -> Failure {
+pub(super) fn unparsable(name: &str, error: &str) -> Failure {
     Failure::new(
         StatusCode::BAD_REQUEST,
         format!("unable to parse param '{name}': {error}"),

@@ -14,6 +14,9 @@ pub struct Memory {
     pub received: Mutex<Vec<(SpanBatch, SpanFormat, Bytes)>>,
     pub refusal: Mutex<Option<Refusal>>,
     pub queries: Mutex<Vec<TraceQuery>>,
+    /// What it was asked for, and what it answers.
+    pub metrics_queries: Mutex<Vec<ServiceMetricsQuery>>,
+    pub series: Mutex<Vec<ServiceSeries>>,
 }
 
 impl Memory {
@@ -134,6 +137,39 @@ impl TraceReader for Memory {
             spans,
             warnings: vec![],
         }))
+    }
+
+    /// By looking at every span for each span.
+    async fn dependencies(&self, range: TimeRange) -> Result<Vec<DependencyLink>, QueryError> {
+        let spans = self.spans();
+        let mut calls = std::collections::BTreeMap::new();
+        for child in spans.iter().filter(|span| range.contains(span.start)) {
+            let parent = spans.iter().find(|span| {
+                span.trace_id == child.trace_id && Some(span.span_id) == child.parent()
+            });
+            if let Some(parent) = parent
+                && parent.process.service != child.process.service
+            {
+                let names = (&parent.process.service, &child.process.service);
+                *calls.entry(names).or_default() += 1;
+            }
+        }
+        let links = calls
+            .into_iter()
+            .map(|((parent, child), calls)| DependencyLink {
+                parent: parent.to_string(),
+                child: child.to_string(),
+                calls,
+            });
+        Ok(links.collect())
+    }
+
+    async fn service_metrics(
+        &self,
+        query: ServiceMetricsQuery,
+    ) -> Result<Vec<ServiceSeries>, QueryError> {
+        self.metrics_queries.lock().push(query);
+        Ok(self.series.lock().clone())
     }
 }
 

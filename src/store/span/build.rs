@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use super::links::Links;
 use super::terms::{BlockTerms, TagCensus};
 use super::{BlockMeta, LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Value};
 use crate::model::search::ValueRef;
@@ -51,6 +52,10 @@ pub struct SealedSpanBlock {
     pub trace_ids: Vec<u128>,
     /// Distinct service, operation and kind, with a zero byte between them.
     pub operations: Vec<Vec<u8>>,
+    /// What it says of services (summary.rs).
+    pub summary: Vec<u8>,
+    /// What links its spans to others.
+    pub links: Links,
 }
 
 impl SpanBlockBuilder {
@@ -171,6 +176,8 @@ impl SpanBlockBuilder {
             words,
             trace_ids,
             operations,
+            summary: block.summary(),
+            links: block.links(),
         }
     }
 

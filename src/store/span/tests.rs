@@ -55,7 +55,7 @@ fn time() -> impl Strategy<Value = Timestamp> {
     ]
 }
 
-fn span() -> impl Strategy<Value = Span> {
+pub(super) fn span() -> impl Strategy<Value = Span> {
     let ids = (
         prop_oneof![6 => 0u128..4, 1 => any::<u128>()],
         prop_oneof![6 => 0u64..40, 1 => any::<u64>()],

@@ -1,0 +1,917 @@
+//! The thread that links blocks, and the answer to who called whom.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::{HashMap, HashSet};
+use parking_lot::{Condvar, Mutex};
+
+use super::key_of;
+use super::record::{LinkRecord, Orphan, minutes};
+use super::table::{Orphans, Recent, SERVICE_BITS, Seen, Spans};
+use crate::model::Day;
+use crate::model::service_metrics::DependencyLink;
+use crate::model::time::{MINUTE, TimeRange};
+use crate::model::trace::{SpanId, TraceId};
+use crate::runtime::permits::Account;
+use crate::store::error::StoreError;
+use crate::store::layout::Signal;
+use crate::store::partition::Partition;
+use crate::store::snapshot;
+use crate::store::span::SpanBlock;
+use crate::store::span::links::{Link, Links, Role};
+use crate::store::writer::Shared;
+
+/// How often blocks are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A block is linked so long after it was noted: parents are reported after their children,
+/// from another process. Later ones find their children among the orphans.
+const LINK_AFTER: Duration = Duration::from_secs(20);
+/// Blocks are linked together when the oldest has waited for so long: fewer records.
+const LINK_AT_LATEST: Duration = Duration::from_secs(40);
+/// Blocks noted at a time without the lock being given back.
+const NOTE_AT_ONCE: usize = 64;
+/// Blocks that a query notes itself; of more, it sees what the thread has come to.
+const NOTE_FOR_QUERY: usize = 512;
+/// Linked blocks whose spans are noted again at a start.
+const NOTE_AT_START: usize = 128;
+/// Days in which parents are looked for by the trace-id keys, and whose orphans are kept over
+/// a restart.
+const LOOK_BACK_DAYS: usize = 3;
+/// Time for looking for parents in older blocks, of each [`LOOK_EVERY`].
+const LOOKUP_TIME: Duration = Duration::from_millis(60);
+/// Children that wait for a turn to have their parents looked for.
+const MAX_LOOKUPS: usize = 128 << 10;
+/// Entries of one key in the table: more spans with one id have no parentage worth the name.
+const SAME_KEY: usize = 16;
+/// Shares of the memory budget: of 256 MiB five for the table, at most eleven for orphans, four
+/// for what waits to be linked.
+const TABLE_SHARE: usize = 48;
+const ORPHAN_SHARE: usize = 24;
+const PENDING_SHARE: usize = 64;
+/// Memory of a block's links, about.
+const LINKS_BYTES: usize = 40 << 10;
+
+/// Handle to the thread, and to what it knows.
+pub struct Linker {
+    state: Mutex<Option<State>>,
+    stopped: Mutex<bool>,
+    wake: Condvar,
+    account: Account,
+}
+
+/// Everything between two records. Rebuilt from records and blocks when it is lost.
+struct State {
+    services: Services,
+    recent: Recent,
+    orphans: Orphans,
+    /// Noted, oldest first.
+    pending: VecDeque<Pending>,
+    /// Number of the next block to be noted, by day.
+    next: HashMap<Day, u32>,
+    /// Blocks that may wait to be linked.
+    most_pending: usize,
+    /// Parents that may be in older blocks and have not been looked for.
+    lookups: VecDeque<Lookup>,
+    /// What looking for them found, for the next record.
+    late: Found,
+    /// Time that may be spent with looking.
+    allowance: Duration,
+    allowed_at: Instant,
+    /// Calls that were given up for want of room.
+    forgotten: u64,
+}
+
+struct Pending {
+    day: Day,
+    number: u32,
+    noted: Instant,
+    links: Arc<Links>,
+    /// Numbers of the services of `links`.
+    services: Vec<u16>,
+    /// Rows that are exact repetitions.
+    repeated: Vec<u32>,
+}
+
+struct Lookup {
+    trace: TraceId,
+    parent: SpanId,
+}
+
+/// Names of services by number.
+#[derive(Default)]
+struct Services {
+    names: Vec<Box<str>>,
+    numbers: HashMap<Box<str>, u16>,
+}
+
+impl Services {
+    /// All beyond what numbers tell apart are the last one.
+    fn number(&mut self, name: &str) -> u16 {
+        const MOST: usize = (1 << SERVICE_BITS) - 1;
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = self.names.len().min(MOST) as u16;
+        if self.names.len() <= MOST {
+            self.names.push(name.into());
+            self.numbers.insert(name.into(), number);
+        }
+        number
+    }
+
+    fn name(&self, number: u32) -> &str {
+        self.names.get(number as usize).map_or("", |name| name)
+    }
+
+    fn memory(&self) -> usize {
+        self.names.iter().map(|name| 2 * name.len() + 48).sum()
+    }
+}
+
+type Edges = HashMap<(u32, u32, i32), u64>;
+
+/// Which of the noted blocks are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// Those that have waited long enough, or are too many.
+    Due,
+    All,
+}
+
+/// What linking blocks of one day found.
+#[derive(Default)]
+struct Found {
+    last: u32,
+    edges: Edges,
+    orphans: Vec<Orphan>,
+    found: Vec<u64>,
+}
+
+impl Linker {
+    pub fn start(shared: Arc<Shared>) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
+        let linker = Arc::new(Self {
+            state: Mutex::new(None),
+            stopped: Mutex::new(false),
+            wake: Condvar::new(),
+            account: shared.options.budget.account("links"),
+        });
+        let thread = linker.clone();
+        let handle = std::thread::Builder::new()
+            .name("linker".into())
+            .spawn(move || thread.run(&shared))?;
+        Ok((linker, handle))
+    }
+
+    /// Ends the thread after what it is doing. What is not linked then is after the next start.
+    pub fn stop(&self) {
+        *self.stopped.lock() = true;
+        self.wake.notify_one();
+    }
+
+    fn run(&self, shared: &Shared) {
+        loop {
+            {
+                let mut stopped = self.stopped.lock();
+                if !*stopped {
+                    self.wake.wait_for(&mut stopped, LOOK_EVERY);
+                }
+                if *stopped {
+                    return;
+                }
+            }
+            let pass = catch_unwind(AssertUnwindSafe(|| self.pass(shared)));
+            let failure = match pass {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "panicked".into(),
+            };
+            // Nothing is lost with it: records and blocks are all it is made of.
+            *self.state.lock() = None;
+            shared.degrade(format!("linking of spans failed, tried again: {failure}"));
+        }
+    }
+
+    fn pass(&self, shared: &Shared) -> Result<(), StoreError> {
+        let mut guard = self.state.lock();
+        // With the lock held: a query must not know of a day that this does not.
+        let days = span_days(shared);
+        if guard.is_none() {
+            *guard = Some(State::load(shared, &days)?);
+        }
+        let Some(state) = guard.as_mut() else {
+            return Ok(());
+        };
+        let behind = state.note(&days, |partition| partition.next_number(), NOTE_AT_ONCE)?;
+        state.link(shared, &days, Which::Due)?;
+        state.look_up(&days)?;
+        let waiting: usize = days
+            .values()
+            .map(|partition| partition.unlinked_memory())
+            .sum();
+        self.account.set(state.memory() + waiting);
+        let m = &shared.metrics;
+        m.links_waiting
+            .set(behind as i64 + state.pending.len() as i64);
+        m.link_orphans.set(state.orphans.len() as i64);
+        m.links_forgotten
+            .inc_by(std::mem::take(&mut state.forgotten));
+        if behind > 0 {
+            // More of an old directory's blocks: others may come first.
+            drop(guard);
+            self.wake_soon();
+        }
+        Ok(())
+    }
+
+    /// Has the next pass come as soon as this one's work leaves a third of a core.
+    fn wake_soon(&self) {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.wake.wait_for(&mut stopped, Duration::from_millis(60));
+        }
+    }
+
+    /// Who called whom, by the starts of the called spans; sorted.
+    pub fn dependencies(
+        &self,
+        shared: &Shared,
+        range: TimeRange,
+    ) -> Result<Vec<DependencyLink>, StoreError> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted = (minute_of(range.start), minute_of(range.end - 1));
+        let mut guard = self.state.lock();
+        if guard.is_none() {
+            *guard = Some(State::load(shared, &span_days(shared))?);
+        }
+        let Some(state) = guard.as_mut() else {
+            return Ok(Vec::new());
+        };
+        // With the lock held nothing is linked meanwhile, so each block is in a record, or
+        // pending, or open in this snapshot.
+        let snapshot = snapshot::spans(shared)?;
+        let days: BTreeMap<Day, Arc<Partition>> = snapshot
+            .days
+            .iter()
+            .map(|day| (day.partition.id.day, day.partition.clone()))
+            .collect();
+        let ends: HashMap<Day, u32> = snapshot
+            .days
+            .iter()
+            .map(|day| {
+                let last = day.blocks.iter().next_back();
+                (day.partition.id.day, last.map_or(0, |meta| meta.number + 1))
+            })
+            .collect();
+        let end = |partition: &Partition| ends.get(&partition.id.day).copied().unwrap_or(0);
+        state.note(&days, end, NOTE_FOR_QUERY)?;
+        let mut calls = Calls::default();
+        for ((parent, child, minute), more) in state.preview(snapshot.blocks_in_memory()) {
+            if (wanted.0..=wanted.1).contains(&minute) {
+                calls.add(
+                    state.services.name(parent),
+                    state.services.name(child),
+                    more,
+                );
+            }
+        }
+        // Records from here on are of blocks that were counted just now.
+        let linked: HashMap<Day, u32> = days
+            .keys()
+            .map(|day| (*day, state.linked_below(*day)))
+            .collect();
+        drop(guard);
+        for (day, partition) in &days {
+            let mut failure = Ok(());
+            let below = linked.get(day).copied().unwrap_or(0);
+            let read = partition.links_from(0, |number, bytes| {
+                if number >= below {
+                    return false;
+                }
+                match minutes(bytes) {
+                    Ok((first, last)) if first > wanted.1 || last < wanted.0 => return true,
+                    Ok(_) => {}
+                    Err(what) => failure = Err(what),
+                }
+                match LinkRecord::decode(bytes) {
+                    Ok(record) => {
+                        for edge in &record.edges {
+                            if (wanted.0..=wanted.1).contains(&edge.minute) {
+                                let name = |n: u32| record.services[n as usize].as_str();
+                                calls.add(name(edge.parent), name(edge.child), edge.calls);
+                            }
+                        }
+                    }
+                    Err(what) => failure = Err(what),
+                }
+                failure.is_ok()
+            });
+            match read {
+                // Retention was quicker.
+                Ok(()) | Err(StoreError::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+            failure.map_err(|what| StoreError::corrupt(&*partition.name, what))?;
+        }
+        Ok(calls.sorted())
+    }
+}
+
+/// Calls by parent and child.
+#[derive(Default)]
+struct Calls(HashMap<String, HashMap<String, u64>>);
+
+impl Calls {
+    fn add(&mut self, parent: &str, child: &str, more: u64) {
+        let sum = self.0.entry_ref(parent).or_default();
+        let sum = sum.entry_ref(child).or_default();
+        *sum = sum.saturating_add(more);
+    }
+
+    fn sorted(self) -> Vec<DependencyLink> {
+        let mut found = Vec::new();
+        for (parent, children) in self.0 {
+            found.extend(children.into_iter().map(|(child, calls)| DependencyLink {
+                parent: parent.clone(),
+                child,
+                calls,
+            }));
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+/// Who called a span, as far as the tables know.
+enum Caller {
+    /// A service, by its number.
+    Service(u16),
+    /// Whatever span has this id, in the same trace.
+    Unseen(SpanId),
+    Nobody,
+}
+
+fn caller(
+    link: &Link,
+    trace: TraceId,
+    seen: impl Fn(u64) -> Option<Seen>,
+    client: impl Fn(u64) -> Option<Seen>,
+) -> Caller {
+    if link.role == Role::Server
+        && let Some(client) = client(key_of(trace, link.span))
+    {
+        return Caller::Service(client.service);
+    }
+    let Some(parent) = link.parent else {
+        return Caller::Nobody;
+    };
+    match seen(key_of(trace, parent)) {
+        Some(seen) => Caller::Service(seen.service),
+        None => Caller::Unseen(parent),
+    }
+}
+
+/// Of spans with one id the one that children mean (G3).
+fn parent_of(spans: impl Iterator<Item = Seen>) -> Option<Seen> {
+    let mut first = None;
+    for seen in spans {
+        if seen.role == Role::Server {
+            return Some(seen);
+        }
+        first = first.or(Some(seen));
+    }
+    first
+}
+
+fn client_of(mut spans: impl Iterator<Item = Seen>) -> Option<Seen> {
+    spans.find(|seen| seen.role == Role::Client)
+}
+
+/// Whether a span has to be remembered beside those with its key, and whether it is one of
+/// them over again.
+fn compare(spans: impl Iterator<Item = Seen>, new: Seen) -> (bool, bool) {
+    let (mut known, mut remembered) = (0, false);
+    for seen in spans {
+        if seen == new {
+            return (false, true);
+        }
+        known += 1;
+        remembered |= (seen.service, seen.role) == (new.service, new.role);
+    }
+    (!remembered && known < SAME_KEY, false)
+}
+
+fn count(edges: &mut Edges, parent: u16, child: u32, minute: i32, calls: u64) {
+    if u32::from(parent) != child {
+        let sum = edges.entry((parent.into(), child, minute)).or_default();
+        *sum = sum.saturating_add(calls);
+    }
+}
+
+impl State {
+    /// What records and the newest linked blocks say.
+    fn load(shared: &Shared, days: &BTreeMap<Day, Arc<Partition>>) -> Result<Self, StoreError> {
+        let limit = shared.options.budget.limit();
+        // An entry takes nine bytes and a seventh more.
+        let spans = (limit / TABLE_SHARE / 2 / 9).clamp(4096, 1 << 22);
+        let spans = (spans + 1).next_power_of_two() / 2 * 7 / 8;
+        let orphans = (limit / ORPHAN_SHARE / 40).clamp(1024, 1 << 22);
+        let mut state = Self {
+            services: Services::default(),
+            recent: Recent::new(spans),
+            orphans: Orphans::new(orphans),
+            pending: VecDeque::new(),
+            most_pending: (limit / PENDING_SHARE / LINKS_BYTES).clamp(8, 512),
+            next: HashMap::new(),
+            lookups: VecDeque::new(),
+            late: Found::default(),
+            allowance: LOOKUP_TIME,
+            allowed_at: Instant::now(),
+            forgotten: 0,
+        };
+        let mut born = Vec::new();
+        let mut found = HashSet::new();
+        for (day, partition) in days {
+            state.next.insert(*day, partition.linked_below()?);
+        }
+        for partition in newest(days) {
+            let mut failure = Ok(());
+            partition.links_from(0, |_, bytes| {
+                match LinkRecord::decode(bytes) {
+                    Ok(record) => {
+                        found.extend(record.found.iter().copied());
+                        for orphan in &record.orphans {
+                            let name = &record.services[orphan.service as usize];
+                            let service = state.services.number(name).into();
+                            born.push(Orphan { service, ..*orphan });
+                        }
+                    }
+                    Err(what) => failure = Err(what),
+                }
+                failure.is_ok()
+            })?;
+            failure.map_err(|what| StoreError::corrupt(&*partition.name, what))?;
+        }
+        for orphan in born {
+            if !found.contains(&orphan.parent) {
+                state.orphans.push(orphan);
+            }
+        }
+        let mut again: Vec<(&Arc<Partition>, u32)> = Vec::new();
+        for partition in newest(days).rev() {
+            let end = state.next.get(&partition.id.day).copied().unwrap_or(0);
+            let room = NOTE_AT_START - again.len();
+            again.extend((0..end).rev().take(room).map(|number| (partition, number)));
+        }
+        for (partition, number) in again.into_iter().rev() {
+            if let Some(links) = read_links(partition, number)? {
+                state.remember(partition.id.day, number, &links);
+            }
+        }
+        Ok(state)
+    }
+
+    fn memory(&self) -> usize {
+        let pending = self.pending.iter().map(|pending| pending.links.memory());
+        self.recent.memory()
+            + self.orphans.memory()
+            + self.services.memory()
+            + pending.sum::<usize>()
+            + self.lookups.capacity() * size_of::<Lookup>()
+    }
+
+    /// Number of the first block of a day that no record covers.
+    fn linked_below(&self, day: Day) -> u32 {
+        let pending = self.pending.iter().find(|pending| pending.day == day);
+        let next = self.next.get(&day).copied().unwrap_or(0);
+        pending.map_or(next, |pending| pending.number)
+    }
+
+    /// Enters a block's spans into the table: the numbers of its services, and which of its
+    /// spans are repetitions (G2).
+    fn remember(&mut self, day: Day, number: u32, links: &Links) -> (Vec<u16>, Vec<u32>) {
+        self.recent.begin_block(day, number, links.rows.len());
+        let names = links.services.iter();
+        let services: Vec<u16> = names.map(|name| self.services.number(name)).collect();
+        let mut repeated = Vec::new();
+        for (link, n) in links.rows.iter().zip(0..) {
+            let key = key_of(links.traces[link.trace as usize], link.span);
+            let seen = Seen {
+                service: services[link.service as usize],
+                role: link.role,
+                check: link.check,
+            };
+            let (new, again) = compare(self.recent.get(key), seen);
+            if new {
+                self.recent.insert(key, seen);
+            }
+            if again {
+                repeated.push(n);
+            }
+        }
+        (services, repeated)
+    }
+
+    /// Notes blocks that were sealed since, at most so many; how many are left.
+    fn note(
+        &mut self,
+        days: &BTreeMap<Day, Arc<Partition>>,
+        end: impl Fn(&Partition) -> u32,
+        most: usize,
+    ) -> Result<u64, StoreError> {
+        let mut left = most;
+        let mut behind = 0;
+        for (day, partition) in days {
+            let next = match self.next.get(day) {
+                Some(next) => *next,
+                None => partition.linked_below()?,
+            };
+            let end = end(partition).max(next);
+            let until = end.min(next.saturating_add(left as u32));
+            for number in next..until {
+                let links = match partition.take_links(number) {
+                    Some(links) => Some(links),
+                    None => read_links(partition, number)?.map(Arc::new),
+                };
+                if let Some(links) = links {
+                    let (services, repeated) = self.remember(*day, number, &links);
+                    self.pending.push_back(Pending {
+                        day: *day,
+                        number,
+                        noted: Instant::now(),
+                        links,
+                        services,
+                        repeated,
+                    });
+                }
+            }
+            self.next.insert(*day, until);
+            left -= (until - next) as usize;
+            behind += u64::from(end - until);
+        }
+        // Of days that retention dropped nothing is left to be linked.
+        self.next.retain(|day, _| days.contains_key(day));
+        self.pending
+            .retain(|pending| days.contains_key(&pending.day));
+        Ok(behind)
+    }
+
+    /// Links noted blocks.
+    fn link(
+        &mut self,
+        shared: &Shared,
+        days: &BTreeMap<Day, Arc<Partition>>,
+        which: Which,
+    ) -> Result<(), StoreError> {
+        let waited = |pending: &Pending, at_least| pending.noted.elapsed() >= at_least;
+        let which = if link_at_once() { Which::All } else { which };
+        let mut due = match which {
+            Which::Due => 0,
+            Which::All => self.pending.len(),
+        };
+        if self.pending.len() > self.most_pending {
+            due = self.pending.len() - self.most_pending / 2;
+        } else if self
+            .pending
+            .front()
+            .is_some_and(|p| waited(p, LINK_AT_LATEST))
+        {
+            let old = self.pending.iter().take_while(|p| waited(p, LINK_AFTER));
+            due = old.count();
+        }
+        if due == 0 {
+            return Ok(());
+        }
+        let mut by_day: BTreeMap<Day, Found> = BTreeMap::new();
+        for pending in self.pending.drain(..due).collect::<Vec<_>>() {
+            let found = by_day.entry(pending.day).or_default();
+            self.link_block(&pending, days, found)?;
+        }
+        let newest_day = by_day.keys().next_back().copied();
+        for (day, mut found) in by_day {
+            let Some(partition) = days.get(&day) else {
+                continue;
+            };
+            if Some(day) == newest_day {
+                let late = std::mem::take(&mut self.late);
+                for ((parent, child, minute), calls) in late.edges {
+                    *found.edges.entry((parent, child, minute)).or_default() += calls;
+                }
+                found.found.extend(late.found);
+            }
+            if !found.found.is_empty() {
+                // G4.
+                for other in days.values().filter(|other| other.id != partition.id) {
+                    if other.is_dirty() {
+                        other.flush()?;
+                    }
+                }
+            }
+            let orphans: u64 = found
+                .orphans
+                .iter()
+                .map(|orphan| u64::from(orphan.calls))
+                .sum();
+            shared.metrics.links_orphaned.inc_by(orphans);
+            shared
+                .metrics
+                .links_found
+                .inc_by(found.edges.values().sum());
+            let name = |service| self.services.name(service).to_owned();
+            let record = LinkRecord::new(&found.edges, &found.orphans, found.found, name).encode();
+            shared.metrics.link_bytes.inc_by(record.len() as u64);
+            fail::fail_point!("links-write");
+            match partition.put_links(found.last, record) {
+                Ok(()) | Err(StoreError::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn link_block(
+        &mut self,
+        pending: &Pending,
+        days: &BTreeMap<Day, Arc<Partition>>,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        found.last = pending.number;
+        let links = &pending.links;
+        for (link, n) in links.rows.iter().zip(0..) {
+            if pending.repeated.binary_search(&n).is_ok() {
+                continue;
+            }
+            let trace = links.traces[link.trace as usize];
+            let service = pending.services[link.service as usize];
+            if !self.orphans.is_empty() {
+                let key = key_of(trace, link.span);
+                let edges = &mut found.edges;
+                // Noted already, with those that share its id.
+                let spans = self.recent.get(key);
+                let service = parent_of(spans).map_or(service, |seen| seen.service);
+                let taken = self.orphans.take(key, |orphan| {
+                    count(
+                        edges,
+                        service,
+                        orphan.service,
+                        orphan.minute,
+                        orphan.calls.into(),
+                    );
+                });
+                if taken > 0 {
+                    found.found.push(key);
+                }
+            }
+            let recent = &self.recent;
+            let caller = caller(
+                link,
+                trace,
+                |key| parent_of(recent.get(key)),
+                |key| client_of(recent.get(key)),
+            );
+            match caller {
+                Caller::Service(parent) => {
+                    count(&mut found.edges, parent, service.into(), link.minute, 1)
+                }
+                Caller::Nobody => {}
+                Caller::Unseen(parent) => {
+                    let key = key_of(trace, parent);
+                    let orphan = Orphan {
+                        parent: key,
+                        service: service.into(),
+                        minute: link.minute,
+                        calls: 1,
+                    };
+                    // Of siblings the first has been looked for already.
+                    if self.orphans.of(key).next().is_none() {
+                        let lookup = Lookup { trace, parent };
+                        if self.may_look_up() {
+                            if let Some(parent) = self.find(&lookup, days)? {
+                                count(&mut found.edges, parent, service.into(), link.minute, 1);
+                                continue;
+                            }
+                        } else if self.lookups.len() < MAX_LOOKUPS {
+                            self.lookups.push_back(lookup);
+                        } else {
+                            self.forgotten += 1;
+                        }
+                    }
+                    self.forgotten += self.orphans.push(orphan);
+                    let same = found.orphans.last_mut().filter(|last| {
+                        (last.parent, last.service, last.minute)
+                            == (orphan.parent, orphan.service, orphan.minute)
+                    });
+                    match same {
+                        Some(last) => last.calls += 1,
+                        None => found.orphans.push(orphan),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with looking for parents in older blocks; what is found comes into the next
+    /// record.
+    fn look_up(&mut self, days: &BTreeMap<Day, Arc<Partition>>) -> Result<(), StoreError> {
+        self.allow();
+        while self.may_look_up()
+            && let Some(lookup) = self.lookups.pop_front()
+        {
+            let key = key_of(lookup.trace, lookup.parent);
+            if self.orphans.of(key).next().is_some()
+                && let Some(parent) = self.find(&lookup, days)?
+            {
+                let edges = &mut self.late.edges;
+                self.orphans.take(key, |orphan| {
+                    count(
+                        edges,
+                        parent,
+                        orphan.service,
+                        orphan.minute,
+                        orphan.calls.into(),
+                    );
+                });
+                self.late.found.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives time for looking up: a share of what has passed.
+    fn allow(&mut self) {
+        let passed = self.allowed_at.elapsed().min(LOOK_EVERY * 10);
+        self.allowed_at = Instant::now();
+        let more = passed.mul_f64(LOOKUP_TIME.as_secs_f64() / LOOK_EVERY.as_secs_f64());
+        self.allowance = (self.allowance + more).min(LOOKUP_TIME * 4);
+    }
+
+    fn may_look_up(&self) -> bool {
+        !self.allowance.is_zero()
+    }
+
+    /// The service of a span in blocks that the table has forgotten.
+    fn find(
+        &mut self,
+        lookup: &Lookup,
+        days: &BTreeMap<Day, Arc<Partition>>,
+    ) -> Result<Option<u16>, StoreError> {
+        let begun = Instant::now();
+        let mut found: Option<(Role, Box<str>)> = None;
+        for partition in newest(days).rev() {
+            let day = partition.id.day;
+            let end = self.next.get(&day).copied().unwrap_or(0);
+            let numbers = match partition.blocks_of_trace(lookup.trace.0) {
+                Ok(numbers) => numbers,
+                Err(StoreError::Gone(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            for number in numbers {
+                if number >= end || self.recent.holds(day, number) {
+                    continue;
+                }
+                let read = partition.data(number, SpanBlock::decode);
+                let Ok(Ok(block)) = read else {
+                    continue; // who asks for its spans is told
+                };
+                for span in block.spans_of(lookup.trace) {
+                    if span.span_id == lookup.parent && (found.is_none() || span.kind() == "server")
+                    {
+                        let role = if span.kind() == "server" {
+                            Role::Server
+                        } else {
+                            Role::Other
+                        };
+                        found = Some((role, span.process.service.clone()));
+                    }
+                }
+            }
+            if found.is_some() {
+                break;
+            }
+        }
+        self.allowance = self.allowance.saturating_sub(begun.elapsed());
+        Ok(found.map(|(_, service)| self.services.number(&service)))
+    }
+
+    /// Calls that no record has yet: of what is noted, and of blocks in memory (G5).
+    fn preview<'a>(&mut self, open: impl Iterator<Item = &'a SpanBlock>) -> Edges {
+        let open: Vec<Links> = open.map(SpanBlock::links).collect();
+        let mut overlay = Spans::new(open.iter().map(|links| links.rows.len()).sum());
+        let mut blocks: Vec<(&Links, Vec<u16>, Vec<u32>)> = Vec::new();
+        for links in &open {
+            let names = links.services.iter();
+            let services: Vec<u16> = names.map(|name| self.services.number(name)).collect();
+            let mut repeated = Vec::new();
+            for (link, n) in links.rows.iter().zip(0..) {
+                let key = key_of(links.traces[link.trace as usize], link.span);
+                let seen = Seen {
+                    service: services[link.service as usize],
+                    role: link.role,
+                    check: link.check,
+                };
+                let (new, again) = compare(self.recent.get(key).chain(overlay.get(key)), seen);
+                if new {
+                    overlay.insert(key, seen);
+                }
+                if again {
+                    repeated.push(n);
+                }
+            }
+            blocks.push((links, services, repeated));
+        }
+        let all = |key| self.recent.get(key).chain(overlay.get(key));
+        let mut edges = self.late.edges.clone();
+        let mut taken = HashSet::new();
+        let pending = self
+            .pending
+            .iter()
+            .map(|pending| (&*pending.links, &pending.services, &pending.repeated));
+        let open = blocks
+            .iter()
+            .map(|(links, services, repeated)| (*links, services, repeated));
+        for (links, services, repeated) in pending.chain(open) {
+            for (link, n) in links.rows.iter().zip(0..) {
+                if repeated.binary_search(&n).is_ok() {
+                    continue;
+                }
+                let trace = links.traces[link.trace as usize];
+                let service = services[link.service as usize];
+                let key = key_of(trace, link.span);
+                if !self.orphans.is_empty()
+                    && self.orphans.of(key).next().is_some()
+                    && taken.insert(key)
+                {
+                    let service = parent_of(all(key)).map_or(service, |seen| seen.service);
+                    for orphan in self.orphans.of(key) {
+                        count(
+                            &mut edges,
+                            service,
+                            orphan.service,
+                            orphan.minute,
+                            orphan.calls.into(),
+                        );
+                    }
+                }
+                let caller = caller(
+                    link,
+                    trace,
+                    |key| parent_of(all(key)),
+                    |key| client_of(all(key)),
+                );
+                if let Caller::Service(parent) = caller {
+                    count(&mut edges, parent, service.into(), link.minute, 1);
+                }
+            }
+        }
+        edges
+    }
+}
+
+/// A fail point for tests, which can't wait.
+fn link_at_once() -> bool {
+    fail::fail_point!("link-at-once", |_| true);
+    false
+}
+
+/// What links the spans of a sealed block; `None` when it can't be read or is gone.
+fn read_links(partition: &Partition, number: u32) -> Result<Option<Links>, StoreError> {
+    match partition.data(number, SpanBlock::decode) {
+        Ok(Ok(block)) => Ok(Some(block.links())),
+        Ok(Err(error)) => {
+            // Its spans are no part of any answer either.
+            tracing::error!(partition = %partition.name, block = number, "not linked: {error}");
+            Ok(None)
+        }
+        Err(StoreError::Gone(_) | StoreError::Corrupt { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn span_days(shared: &Shared) -> BTreeMap<Day, Arc<Partition>> {
+    let open = shared.open.lock();
+    let spans = open.partitions.values();
+    let spans = spans.filter(|partition| partition.id.signal == Signal::Spans);
+    spans
+        .map(|partition| (partition.id.day, partition.clone()))
+        .collect()
+}
+
+/// The days in which parents are looked for, oldest first.
+fn newest(
+    days: &BTreeMap<Day, Arc<Partition>>,
+) -> impl DoubleEndedIterator<Item = &Arc<Partition>> {
+    days.values()
+        .skip(days.len().saturating_sub(LOOK_BACK_DAYS))
+}
+
+fn minute_of(at: i64) -> i32 {
+    at.div_euclid(MINUTE) as i32
+}
+
+#[cfg(test)]
+mod tests;
