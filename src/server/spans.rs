@@ -65,6 +65,25 @@ pub trait TraceReader: Send + Sync + 'static {
         async { Err(not_here("the archive")) }
     }
 
+    /// Keeps single spans beyond retention, whatever the rest of their traces; returns when
+    /// that is safe. A span that the archive has already changes nothing.
+    fn archive_spans(
+        &self,
+        spans: Vec<Span>,
+    ) -> impl Future<Output = Result<(), QueryError>> + Send {
+        let _ = spans;
+        async { Err(not_here("the archive")) }
+    }
+
+    /// As [`TraceReader::trace_parts`], of the archive alone.
+    fn archived_parts(&self, id: TraceId) -> TraceParts
+    where
+        Self: Sized,
+    {
+        let _ = id;
+        futures::stream::once(async { Err(not_here("the archive")) }).boxed()
+    }
+
     /// Who called whom, by the starts of the called spans; sorted.
     fn dependencies(
         &self,
