@@ -18,7 +18,7 @@ mod samples;
 mod scan;
 mod sharing;
 pub mod tail;
-mod traces;
+pub mod traces;
 pub mod volume;
 
 pub use answer::{

@@ -3,9 +3,13 @@
 //! `search` is the algorithm over anything that holds blocks of spans; here is what holds
 //! them, the store at one instant, and the asynchronous face.
 
+mod archive;
+mod parts;
 mod search;
 
 use std::sync::Arc;
+
+use futures::StreamExt;
 
 use super::answer::QueryError;
 use super::limits::QueryLimits;
@@ -13,11 +17,12 @@ use super::prune::internal;
 use super::{Querier, QueryStats};
 use crate::model::Timestamp;
 use crate::model::search::SpanMatcher;
-use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
+use crate::model::trace::{Operation, Span, Trace, TraceId, TraceQuery};
 use crate::store::index::{FilterView, NumberSet};
 use crate::store::snapshot::{SpanDay, SpanSnapshot};
 use crate::store::span::{BlockMeta, BlockNeed, SpanBlock, query_terms};
 use crate::store::{Store, StoreError};
+pub use parts::Where;
 use search::{Bounds, SpanSource};
 
 impl Querier {
@@ -30,10 +35,31 @@ impl Querier {
         .await
     }
 
-    /// One complete trace.
+    /// One complete trace, in order of start.
     pub async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
-        self.on_traces("trace", move |source, bounds| {
-            Ok(search::complete(source, &[id], bounds)?.pop())
+        let mut parts = self.trace_parts(id, Where::Both);
+        let (mut spans, mut bytes) = (Vec::new(), 0);
+        while let Some(part) = parts.next().await {
+            let part = part?;
+            bytes += part.iter().map(search::memory).sum::<usize>();
+            if bytes > self.limits.max_result_bytes {
+                return Err(search::too_much(self.limits.max_result_bytes));
+            }
+            spans.extend(part);
+        }
+        spans.sort_by_key(|span: &Span| span.start); // stable: of equals the first to arrive
+        Ok((!spans.is_empty()).then_some(Trace {
+            id,
+            spans,
+            warnings: Vec::new(),
+        }))
+    }
+
+    /// Ids of the traces that [`Querier::find_traces`] finds, in the same order.
+    pub async fn find_trace_ids(&self, query: TraceQuery) -> Result<Vec<TraceId>, QueryError> {
+        let need = query_terms(&query);
+        self.on_traces("trace_ids", move |source, bounds| {
+            search::find_ids(source, &query, &need, bounds)
         })
         .await
     }

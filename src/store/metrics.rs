@@ -27,6 +27,9 @@ pub struct StoreMetrics {
     pub delete_requests: Counter,
     pub delete_requests_waiting: Gauge,
     pub lines_erased: Counter,
+    pub archived_traces: Counter,
+    pub archived_spans: Counter,
+    pub archive_bytes: Gauge,
 }
 
 impl StoreMetrics {
@@ -66,6 +69,9 @@ impl StoreMetrics {
                 "lines_erased",
                 "Lines that delete requests took off the disk",
             ),
+            archived_traces: m.counter("archived_traces", "Requests to archive a trace, done"),
+            archived_spans: m.counter("archived_spans", "Spans that entered the archive"),
+            archive_bytes: m.gauge("archive_disk_bytes", "Size of the archive on disk, about"),
         }
     }
 }

@@ -61,7 +61,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    fn check(&self) -> Result<(), QueryError> {
+    pub fn check(&self) -> Result<(), QueryError> {
         if Instant::now() < self.deadline {
             Ok(())
         } else {
@@ -77,6 +77,16 @@ pub fn find<S: SpanSource>(
     need: &BlockNeed,
     bounds: &Bounds,
 ) -> Result<Vec<Trace>, QueryError> {
+    complete(source, &find_ids(source, query, need, bounds)?, bounds)
+}
+
+/// Their ids.
+pub fn find_ids<S: SpanSource>(
+    source: &S,
+    query: &TraceQuery,
+    need: &BlockNeed,
+    bounds: &Bounds,
+) -> Result<Vec<TraceId>, QueryError> {
     let matcher = SpanMatcher::new(query);
     let mut newest = Newest::new(if query.limit == 0 {
         DEFAULT_LIMIT
@@ -99,7 +109,7 @@ pub fn find<S: SpanSource>(
             newest.look_into(&block, &matcher);
         }
     }
-    complete(source, &newest.ids(), bounds)
+    Ok(newest.ids())
 }
 
 /// All spans of these traces (T3), in this order; traces without a span are left out.
@@ -123,10 +133,7 @@ pub fn complete<S: SpanSource>(
             for span in block.spans_of(ids[n]) {
                 bytes += traces[n].take(span);
                 if bytes > bounds.max_bytes {
-                    return Err(QueryError::TooMuch(format!(
-                        "the traces take more than {} MiB; lower the limit of the query",
-                        bounds.max_bytes >> 20
-                    )));
+                    return Err(too_much(bounds.max_bytes));
                 }
             }
         }
@@ -156,6 +163,13 @@ pub fn complete<S: SpanSource>(
             }
         })
         .collect())
+}
+
+pub fn too_much(max_bytes: usize) -> QueryError {
+    QueryError::TooMuch(format!(
+        "the traces take more than {} MiB; lower the limit of the query",
+        max_bytes >> 20
+    ))
 }
 
 /// Names of all services, sorted.
@@ -295,7 +309,8 @@ impl Collected {
     }
 }
 
-fn memory(span: &Span) -> usize {
+/// Memory that a span takes, bytes, about; its process is shared.
+pub fn memory(span: &Span) -> usize {
     let tags = |tags: &[Tag]| -> usize {
         let value = |tag: &Tag| match &tag.value {
             TagValue::String(text) => text.len(),

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod collector;
 pub mod query_http;
 pub mod sampling;
+mod trace_json;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
