@@ -14,6 +14,7 @@ pub struct StoreMetrics {
     pub lines_repeated: Counter,
     pub tail_dropped_lines: Counter,
     pub spans_stored: Counter,
+    pub spans_repeated: Counter,
     pub chunks_sealed: Counter,
     pub blocks_sealed: Counter,
     pub sealed_line_bytes: Counter,
@@ -50,6 +51,10 @@ impl StoreMetrics {
                 "Lines that live tails missed because they read too slowly",
             ),
             spans_stored: m.counter("spans_stored", "Spans that entered a head"),
+            spans_repeated: m.counter(
+                "spans_repeated",
+                "Exact repetitions of spans that were dropped",
+            ),
             chunks_sealed: m.counter("chunks_sealed", "Chunks sealed"),
             blocks_sealed: m.counter("span_blocks_sealed", "Blocks of spans sealed"),
             sealed_line_bytes: m.counter("sealed_line_bytes", "Bytes of lines in sealed chunks"),

@@ -14,6 +14,7 @@
 mod build;
 mod codec;
 mod fingerprint;
+mod likeness;
 mod terms;
 
 use std::ops::Range;
@@ -22,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 pub use self::build::{SealedSpanBlock, SpanBlockBuilder};
 pub use self::codec::SpanCodecError;
 pub use self::fingerprint::Fingerprints;
+pub use self::likeness::{Likeness, SpanHashes};
 pub use self::terms::{BlockNeed, BlockTerms, TagCensus, query_terms};
 use crate::model::search::{SpanMatcher, ValueRef};
 use crate::model::time::Timestamp;
