@@ -117,7 +117,11 @@ fn a_trace_of_more_spans_than_elasticsearch_has_on_a_page_is_whole() {
 #[ignore = "takes a minute"]
 fn a_hundred_thousand_spans_are_answered_within_the_budget() {
     let (now, peak) = check_large(100_000, 1000, "128MiB");
-    println!("RSS at the end {} MiB, at most {} MiB", now >> 20, peak >> 20);
+    println!(
+        "RSS at the end {} MiB, at most {} MiB",
+        now >> 20,
+        peak >> 20
+    );
     assert!(peak < 256 << 20, "{} MiB", peak >> 20);
 }
 

@@ -16,13 +16,15 @@ use futures::stream::{self, BoxStream};
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 
-use super::search::{Bounds, SpanSource, memory};
+use super::search::{Bounds, SpanSource, Why, memory};
+use super::{Blocks, Source};
 use crate::model::Day;
 use crate::model::trace::{Span, TraceId};
 use crate::query::answer::QueryError;
 use crate::query::prune::internal;
 use crate::query::{Querier, QueryStats};
 use crate::runtime::permits::Permit;
+use crate::runtime::pool::Pool;
 use crate::store::Store;
 use crate::store::snapshot::SpanSnapshot;
 use crate::store::span::{Fingerprints, SpanBlock};
@@ -68,7 +70,7 @@ impl Place {
 struct Reading {
     id: TraceId,
     store: Store,
-    snapshot: SpanSnapshot,
+    snapshot: Source,
     /// What is left, last first.
     places: Vec<Place>,
     seen: HashSet<u128>,
@@ -76,10 +78,21 @@ struct Reading {
 }
 
 impl Reading {
-    fn begin(store: &Store, id: TraceId, which: Where) -> Result<Self, QueryError> {
+    fn begin(
+        store: &Store,
+        id: TraceId,
+        which: Where,
+        pool: Pool,
+        blocks: Blocks,
+    ) -> Result<Self, QueryError> {
         let snapshot = match which {
             Where::Archive => SpanSnapshot::default(),
             Where::Kept | Where::Both => store.spans().map_err(internal)?,
+        };
+        let snapshot = Source {
+            snapshot: Arc::new(snapshot),
+            pool,
+            blocks,
         };
         let sealed = snapshot.places_of(id)?;
         let mut places: Vec<Place> = sealed
@@ -138,7 +151,7 @@ impl Reading {
             };
             match place {
                 Place::Sealed(_, day, number) => {
-                    if let Some(block) = snapshot.read((day, number))? {
+                    if let Some(block) = snapshot.read((day, number), Why::Traces)? {
                         take(&block);
                     }
                 }
@@ -195,10 +208,11 @@ impl Querier {
             timeout: self.limits.timeout,
             max_bytes: self.limits.max_result_bytes,
         };
+        let (pool, blocks) = (self.pool.clone(), self.blocks.clone());
         let work = move |store: &Store| {
             let mut reading = match reading {
                 Some(reading) => reading,
-                None => Box::new(Reading::begin(store, id, which)?),
+                None => Box::new(Reading::begin(store, id, which, pool, blocks)?),
             };
             let (spans, bytes) = reading.piece(&bounds)?;
             Ok((spans, bytes, reading))

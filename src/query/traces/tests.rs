@@ -198,7 +198,11 @@ async fn searches_find_the_same_in_heads_and_in_sealed_blocks() {
     );
 
     // The index is asked, and answers.
-    let snapshot = querier.store.spans().unwrap();
+    let snapshot = Source {
+        snapshot: Arc::new(querier.store.spans().unwrap()),
+        pool: querier.pool.clone(),
+        blocks: querier.blocks.clone(),
+    };
     let candidates = |query: &TraceQuery| {
         let need = query_terms(query);
         snapshot
@@ -209,6 +213,15 @@ async fn searches_find_the_same_in_heads_and_in_sealed_blocks() {
     assert!(candidates(&query("web", "", &[], 1)) >= 5);
     assert_eq!(candidates(&query("other", "", &[], 1)), 0);
     assert_eq!(candidates(&query("web", "", &[("status", "404")], 1)), 0);
+    assert_eq!(candidates(&query("api", "", &[("status", "201")], 1)), 0);
+    for operation in ["", "GET /"] {
+        let slow = |least: u64| TraceQuery {
+            duration_min: Some(least),
+            ..query("web", operation, &[], 1)
+        };
+        assert!(candidates(&slow(45_000)) >= 5);
+        assert_eq!(candidates(&slow(70_000)), 0);
+    }
     querier.store.stop().unwrap();
 }
 
@@ -316,13 +329,20 @@ async fn an_archived_trace_outlives_retention() {
     assert_eq!(parts(&querier, id, Where::Archive).await.concat(), all);
     let five = parts(&querier, of_five, Where::Archive).await.concat();
     assert_eq!(five, [spans(5)[1].clone()]);
-    assert_eq!(querier.trace(of_five).await.unwrap().unwrap().spans, spans(5));
+    assert_eq!(
+        querier.trace(of_five).await.unwrap().unwrap().spans,
+        spans(5)
+    );
 
     querier.store.stop().unwrap();
     drop(querier);
     clock.set(NOW + 10 * DAY);
     let querier = querier_of(dir.path(), clock, kept);
-    while !querier.store.partitions(crate::store::layout::Signal::Spans).is_empty() {
+    while !querier
+        .store
+        .partitions(crate::store::layout::Signal::Spans)
+        .is_empty()
+    {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(parts(&querier, id, Where::Kept).await.is_empty());

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::likeness::{SpanHashes, hash_tag};
-use super::terms::{BlockTerms, TagCensus};
+use super::terms::{BlockTerms, TERMS, TagCensus};
 use super::{BlockMeta, LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Value};
 use crate::model::search::ValueRef;
 use crate::model::trace::{Process, Span, Tag, TraceId};
@@ -16,7 +16,7 @@ use crate::store::index::analyze::Analyzer;
 /// A block with one of these is full. Larger blocks are fewer and pack better, smaller ones
 /// are found more exactly and decoded faster; [`MAX_EXPANDED`] bounds what decoding all spans
 /// of one takes when large tags repeat.
-const FULL_SPANS: usize = 1024;
+const FULL_SPANS: usize = 512;
 const FULL_BYTES: usize = 256 << 10;
 const MAX_EXPANDED: usize = 4 << 20;
 
@@ -181,6 +181,7 @@ impl SpanBlockBuilder {
             max_start: starts.max().unwrap_or(0),
             min_duration: durations.clone().min().unwrap_or(0),
             max_duration: durations.max().unwrap_or(0),
+            terms: TERMS,
         };
         let trace_ids = block.traces.iter().map(|id| id.0).collect();
         SealedSpanBlock {

@@ -154,11 +154,14 @@ fn query(spans: Vec<Span>) -> impl Strategy<Value = (Vec<Span>, TraceQuery)> {
 /// Whether the words of a block are as needed.
 fn passes(words: &str, need: &BlockNeed) -> bool {
     let terms: std::collections::HashSet<&str> = words.split(' ').collect();
-    need.words
-        .may_match(ChunkFlags::default(), &mut |demand| match demand {
-            WordDemand::Exact(term) => terms.contains(term.as_str()),
-            other => panic!("{other:?}"),
-        })
+    let mut has = |demand: &WordDemand| match demand {
+        WordDemand::Exact(term) => terms.contains(term.as_str()),
+        WordDemand::Range(..) => terms.iter().any(|term| demand.accepts(term)),
+        other => panic!("{other:?}"),
+    };
+    [&need.words, &need.newer]
+        .iter()
+        .all(|plan| plan.may_match(ChunkFlags::default(), &mut has))
 }
 
 fn build(spans: &[Span]) -> SpanBlockBuilder {
