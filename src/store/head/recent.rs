@@ -51,3 +51,22 @@ impl RecentSpans {
 fn hash(span: &Likeness) -> u64 {
     (span.0 >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_spans_are_remembered_and_memory_is_bounded() {
+        let span = |n: usize| Likeness((n as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060));
+        let mut recent = RecentSpans::default();
+        for n in 0..3 * GENERATION {
+            assert!(!recent.repeats(Day(1), span(n)), "{n}");
+            let back = n.saturating_sub(GENERATION - 1);
+            assert!(recent.repeats(Day(1), span(back)), "{back} at {n}");
+        }
+        assert!(recent.memory() < 3 << 20, "{}", recent.memory());
+        assert!(!recent.repeats(Day(1), span(0)), "long ago");
+        assert!(!recent.repeats(Day(2), span(3 * GENERATION - 1)));
+    }
+}
