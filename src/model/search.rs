@@ -197,9 +197,9 @@ impl SpanMatcher {
             })
     }
 
-    /// Least and greatest duration that are wanted, microseconds; `None`: any.
-    pub fn durations(&self) -> Option<(u64, u64)> {
-        (self.duration != (0, u64::MAX)).then_some(self.duration)
+    /// The least duration that is wanted, microseconds.
+    pub fn least_duration(&self) -> u64 {
+        self.duration.0
     }
 
     /// Whether a span that starts so and takes so long is as wanted; nanoseconds.

@@ -153,28 +153,40 @@ impl SpanSource for Source {
     ) -> Result<Vec<(Timestamp, Self::Place)>, QueryError> {
         let mut found = Vec::new();
         for (day, span_day) in self.days.iter().enumerate() {
-            let mut metas: Vec<&Arc<BlockMeta>> = span_day
-                .blocks
-                .iter()
-                .filter(|meta| meta.may_match(matcher))
-                .collect();
-            if metas.is_empty() {
+            let wanted = |meta: &&Arc<BlockMeta>| meta.may_match(matcher);
+            let mut take = |meta: &Arc<BlockMeta>| found.push((meta.max_start, (day, meta.number)));
+            let blocks = &span_day.blocks;
+            if !blocks.iter().any(|meta| wanted(&meta)) {
                 continue;
             }
-            if let Some((indexed_below, older, newer)) = by_terms(span_day, need) {
-                let holds = |set: &Option<NumberSet>, m: &BlockMeta| {
-                    set.as_ref().is_none_or(|set| set.contains(m.number))
-                };
-                metas.retain(|m| {
-                    m.number >= indexed_below
-                        || holds(&older, m) && (m.terms < TERMS || holds(&newer, m))
-                });
+            let ends = [blocks.iter().next(), blocks.iter().next_back()];
+            let numbers = ends.map(|meta| meta.map_or(0, |meta| meta.number as usize));
+            let Some((indexed_below, older, newer)) = by_terms(span_day, need) else {
+                blocks.iter().filter(wanted).for_each(take);
+                continue;
+            };
+            let holds = |set: &Option<NumberSet>, meta: &BlockMeta| {
+                set.as_ref().is_none_or(|set| set.contains(meta.number))
+            };
+            let indexed = |meta: &&Arc<BlockMeta>| {
+                meta.number >= indexed_below
+                    || holds(&older, meta) && (meta.terms < TERMS || holds(&newer, meta))
+            };
+            match &older {
+                // No meta is missing: the few that are needed are at hand by their numbers.
+                Some(set) if numbers == [0, blocks.len().saturating_sub(1)] => {
+                    let below = set.iter().filter(|n| *n < indexed_below);
+                    let metas = below.filter_map(|n| blocks.get(n as usize));
+                    metas.filter(indexed).filter(wanted).for_each(&mut take);
+                    let rest = indexed_below as usize..blocks.len();
+                    let metas = rest.filter_map(|n| blocks.get(n));
+                    metas.filter(wanted).for_each(take);
+                }
+                _ => {
+                    let metas = blocks.iter().filter(wanted);
+                    metas.filter(indexed).for_each(take);
+                }
             }
-            found.extend(
-                metas
-                    .into_iter()
-                    .map(|meta| (meta.max_start, (day, meta.number))),
-            );
         }
         Ok(found)
     }

@@ -36,11 +36,9 @@ impl Store {
         archived_block(&self.0.shared, trace, number)
     }
 
-    /// Waits until no other archiver is at work.
-    pub async fn archive_turn(&self) -> ArchiveTurn {
-        ArchiveTurn {
-            _held: self.0.archiving.clone().lock_owned().await,
-        }
+    /// Whom to wait for before archiving (R2).
+    pub fn archiving(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.0.archiving.clone()
     }
 
     /// Begins to archive spans of one trace. Reads what is there of it.
@@ -71,10 +69,8 @@ impl Store {
     }
 }
 
-/// The right to archive (R2).
-pub struct ArchiveTurn {
-    _held: OwnedMutexGuard<()>,
-}
+/// The right to archive: [`Store::archiving`], held.
+pub type ArchiveTurn = OwnedMutexGuard<()>;
 
 /// Takes the spans of one trace.
 pub struct Archiver {

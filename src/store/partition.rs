@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunk::ChunkMeta;
 use super::error::StoreError;
@@ -19,6 +20,9 @@ use crate::model::StreamId;
 
 /// Metas are kept in runs of this many, so that a snapshot copies a few pointers.
 const RUN: usize = 1024;
+
+/// So many operations of a day are known as written already.
+const KNOWN_OPERATIONS: usize = 16 << 10;
 
 /// An immutable list of metas in order of number; cheap to clone.
 #[derive(Debug)]
@@ -47,6 +51,11 @@ impl<M> Catalog<M> {
     /// All metas, in order of number.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<M>> {
         self.0.iter().flat_map(|run| run.iter())
+    }
+
+    /// The meta at a place; one with number `n` stands at `n`, unless one before it is missing.
+    pub fn get(&self, place: usize) -> Option<&Arc<M>> {
+        self.0.get(place / RUN)?.get(place % RUN)
     }
 
     pub fn len(&self) -> usize {
@@ -105,6 +114,9 @@ struct State {
     blocks: Option<Catalog<BlockMeta>>,
     /// Streams that the family lists.
     streams: HashSet<StreamId>,
+    /// Hashes of operations that this process wrote to the family. They are flushed before or
+    /// with what is written later, so they need not be written again.
+    operations: HashSet<u64>,
     next_number: u32,
     /// Documents for the index of chunks that may not be flushed yet.
     unindexed: Vec<(u32, String)>,
@@ -317,13 +329,22 @@ impl Partition {
         for trace in sealed.trace_ids {
             batch.put(trace_key(trace, number), Vec::new());
         }
+        let mut new_operations = Vec::new();
         for operation in sealed.operations {
+            let hash = xxh3_64(&operation);
+            if state.operations.contains(&hash) {
+                continue;
+            }
+            new_operations.push(hash);
             let mut key = vec![prefix::OPERATION];
             key.extend_from_slice(&operation);
             batch.put(key, Vec::new());
         }
         fail::fail_point!("seal-write");
         self.kv.write(&self.name, batch)?;
+        if state.operations.len() < KNOWN_OPERATIONS {
+            state.operations.extend(new_operations);
+        }
         state.next_number += 1;
         state.dirty = true;
         state.unindexed.push((number, sealed.words));

@@ -141,10 +141,7 @@ fn an_archived_trace_survives_a_kill_and_is_there_once() {
     }
     send(&appliance, &batch(TRACE, 1200..1300, 50));
     assert_eq!(archive(&appliance, TRACE).status, 200);
-    assert_eq!(
-        appliance.metric("watchpost_archived_spans_total", &[]),
-        1300.0
-    );
+    assert_eq!(appliance.metric("archived_spans_total", &[]), 1300.0);
     appliance.kill();
     // As if retention had dropped everything.
     let data = appliance.data_dir();
@@ -165,8 +162,8 @@ fn what_a_sender_repeats_is_stored_once() {
     let mut appliance = Setup::default().start();
     let stored = |a: &Appliance| {
         [
-            a.metric("watchpost_spans_stored_total", &[]),
-            a.metric("watchpost_spans_repeated_total", &[]),
+            a.metric("spans_stored_total", &[]),
+            a.metric("spans_repeated_total", &[]),
         ]
     };
     send(&appliance, &batch(TRACE, 0..3000, 50));

@@ -32,7 +32,7 @@ impl Querier {
             let known = move |store: &Store| store.archived_blocks(id).map_err(failed);
             return Ok(self.on_pool(known).await? > 0);
         };
-        let turn = self.store.archive_turn().await;
+        let turn = self.store.archiving().lock_owned().await;
         let first = first?;
         let begin = move |store: &Store| {
             let mut archiver = store.archive(id, turn).map_err(failed)?;
@@ -58,7 +58,7 @@ impl Querier {
         for span in spans {
             by_trace.entry(span.trace_id).or_default().push(span);
         }
-        let mut turn = self.store.archive_turn().await;
+        let mut turn = self.store.archiving().lock_owned().await;
         let work = move |store: &Store| {
             for (id, spans) in by_trace {
                 let mut archiver: Archiver = store.archive(id, turn).map_err(failed)?;

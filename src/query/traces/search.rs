@@ -8,7 +8,7 @@
 //!     different spans with one id are kept.
 //! T4. An answer too large or too late is an error, never a part of the answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -71,9 +71,11 @@ pub enum Why {
 }
 
 /// Blocks that are searched before it is looked whether that was enough: at first, and at most.
-/// It doubles in between, so that at most half of them are read in vain.
+/// It doubles in between, so that at most half of them are read in vain. While nothing is found,
+/// closer looks rule out nearly all, which costs little each.
 const FIRST_WAVE: usize = 2;
 const LARGEST_WAVE: usize = 32;
+const VAIN_WAVE: usize = 256;
 
 /// What one answer may cost.
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +130,8 @@ pub fn find_ids<S: SpanSource>(
     for block in source.open() {
         newest.look_into(block, &matcher);
     }
-    let mut candidates = source.candidates(&matcher, need)?;
-    candidates.sort_unstable();
+    // Few of many are looked at: a heap has them in order at less cost than sorting.
+    let mut candidates = BinaryHeap::from(source.candidates(&matcher, need)?);
     let question = Arc::new((matcher, need.clone()));
     let mut wave = FIRST_WAVE;
     loop {
@@ -148,7 +150,6 @@ pub fn find_ids<S: SpanSource>(
             return Ok(newest.ids());
         }
         bounds.check()?;
-        wave = (wave * 2).min(LARGEST_WAVE);
         let share = places.len().div_ceil(source.width());
         let jobs = places.chunks(share).map(|places| {
             let (places, question) = (places.to_vec(), question.clone());
@@ -162,6 +163,12 @@ pub fn find_ids<S: SpanSource>(
                 newest.offer(start, id);
             }
         }
+        let largest = if newest.starts.is_empty() {
+            VAIN_WAVE
+        } else {
+            LARGEST_WAVE
+        };
+        wave = (wave * 2).min(largest);
     }
 }
 
