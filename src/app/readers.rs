@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use crate::model::service_metrics::{DependencyLink, ServiceMetricsQuery, ServiceSeries};
-use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
+use crate::model::trace::{Operation, Span, Trace, TraceId, TraceQuery};
 use crate::model::{Labels, Matcher, TimeRange, Timestamp};
 use crate::query::certain::Growing;
 use crate::query::deletion::{DeleteError, DeleteRequest};
 use crate::query::patterns::{PatternCounts, PatternQuery};
+use crate::query::traces::Where;
 use crate::query::volume::{Volume, VolumeQuery};
 use crate::query::{IndexStats, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError};
 use crate::server::loki::LogReader;
 use crate::server::loki::delete::DeleteKeeper;
 use crate::server::loki::explore::ExploreReader;
-use crate::server::spans::TraceReader;
+use crate::server::spans::{TraceParts, TraceReader};
 
 impl LogReader for Querier {
     fn growing_logs(&self, tenant: &Arc<str>, query: LogQuery) -> Growing {
@@ -122,6 +123,10 @@ impl TraceReader for Querier {
         Querier::find_traces(self, query).await
     }
 
+    async fn find_trace_ids(&self, query: TraceQuery) -> Result<Vec<TraceId>, QueryError> {
+        Querier::find_trace_ids(self, query).await
+    }
+
     async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
         Querier::trace(self, id).await
     }
@@ -135,5 +140,21 @@ impl TraceReader for Querier {
         query: ServiceMetricsQuery,
     ) -> Result<Vec<ServiceSeries>, QueryError> {
         Querier::service_metrics(self, query).await
+    }
+
+    fn trace_parts(&self, id: TraceId) -> TraceParts {
+        Querier::trace_parts(self, id, Where::Both)
+    }
+
+    fn archived_parts(&self, id: TraceId) -> TraceParts {
+        Querier::trace_parts(self, id, Where::Archive)
+    }
+
+    async fn archive(&self, id: TraceId) -> Result<bool, QueryError> {
+        Querier::archive(self, id).await
+    }
+
+    async fn archive_spans(&self, spans: Vec<Span>) -> Result<(), QueryError> {
+        Querier::archive_spans(self, spans).await
     }
 }

@@ -197,6 +197,11 @@ impl SpanMatcher {
             })
     }
 
+    /// The least duration that is wanted, microseconds.
+    pub fn least_duration(&self) -> u64 {
+        self.duration.0
+    }
+
     /// Whether a span that starts so and takes so long is as wanted; nanoseconds.
     pub fn times_match(&self, start: Timestamp, duration: u64) -> bool {
         self.starts_match(start, start) && self.durations_match(duration, duration)

@@ -21,7 +21,7 @@ mod scan;
 mod service_metrics;
 mod sharing;
 pub mod tail;
-mod traces;
+pub mod traces;
 pub mod volume;
 
 pub use answer::{
@@ -53,6 +53,7 @@ pub struct Querier {
     admission: Admission,
     metrics: QueryMetrics,
     partials: Partials,
+    blocks: traces::Blocks,
     shared_logs: Sharing<LogAnswer, Arc<Certain>>,
     shared_metrics: Sharing<MetricAnswer>,
 }
@@ -132,6 +133,7 @@ impl Querier {
             admission,
             metrics: QueryMetrics::new(metrics),
             partials: Partials::new(limits.kept_parts, budget, metrics),
+            blocks: traces::Blocks::new(limits.kept_parts, budget, metrics),
             shared_logs: Sharing::new(shared.clone()),
             shared_metrics: Sharing::new(shared),
             limits,

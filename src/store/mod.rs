@@ -9,8 +9,10 @@
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
-//! L in `chunk/lines`, M in `patterns`, D in `partition`, R in `room`, I in `index`, E in `deletion`, G in `links`, W in `writer`, C in `keeper`.
+//! L in `chunk/lines`, M in `patterns`, D in `partition`, R in `room` and in `archive`, I in `index`,
+//! E in `deletion`, G in `links`, W in `writer`, C in `keeper`.
 
+pub mod archive;
 pub mod chunk;
 pub mod codec;
 pub mod deletion;
@@ -82,6 +84,8 @@ struct Handle {
     linker_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     eraser_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// Held by who archives.
+    archiving: Arc<tokio::sync::Mutex<()>>,
     /// Holds the lock on the directory.
     _lock: File,
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunk::{ChunkMeta, StreamSum};
 use super::error::StoreError;
@@ -26,6 +27,8 @@ const RUN: usize = 1024;
 
 /// Blocks whose links are kept until the linker asks for them; 5 MiB or so.
 const MAX_UNLINKED: usize = 128;
+/// So many operations of a day are known as written already.
+const KNOWN_OPERATIONS: usize = 16 << 10;
 
 /// An immutable list of metas in order of number; cheap to clone.
 #[derive(Debug)]
@@ -101,6 +104,11 @@ impl<M> Catalog<M> {
         self.0.iter().map(|run| &**run)
     }
 
+    /// The meta at a place; one with number `n` stands at `n`, unless one before it is missing.
+    pub fn get(&self, place: usize) -> Option<&Arc<M>> {
+        self.0.get(place / RUN)?.metas.get(place % RUN)
+    }
+
     pub fn len(&self) -> usize {
         self.0.iter().map(|run| run.metas.len()).sum()
     }
@@ -160,6 +168,9 @@ struct State {
     blocks: Option<Catalog<BlockMeta>>,
     /// Streams that the family lists.
     streams: HashSet<StreamId>,
+    /// Hashes of operations that this process wrote to the family. They are flushed before or
+    /// with what is written later, so they need not be written again.
+    operations: HashSet<u64>,
     next_number: u32,
     /// Documents for the index of chunks that may not be flushed yet.
     unindexed: Vec<(u32, String)>,
@@ -376,13 +387,22 @@ impl Partition {
         for trace in sealed.trace_ids {
             batch.put(trace_key(trace, number), Vec::new());
         }
+        let mut new_operations = Vec::new();
         for operation in sealed.operations {
+            let hash = xxh3_64(&operation);
+            if state.operations.contains(&hash) {
+                continue;
+            }
+            new_operations.push(hash);
             let mut key = vec![prefix::OPERATION];
             key.extend_from_slice(&operation);
             batch.put(key, Vec::new());
         }
         fail::fail_point!("seal-write");
         self.kv.write(&self.name, batch)?;
+        if state.operations.len() < KNOWN_OPERATIONS {
+            state.operations.extend(new_operations);
+        }
         state.next_number += 1;
         state.dirty = true;
         state.unindexed.push((number, sealed.words));
@@ -700,7 +720,7 @@ impl Partition {
     /// Bytes on the disk that go with it, about.
     pub fn disk_bytes(&self) -> u64 {
         let index = super::room::bytes_below(&self.layout.index_dir(self.id));
-        self.kv.family_bytes(&self.name) + index
+        self.kv.disk_bytes(&self.name) + index
     }
 
     /// Its files go when nobody holds it any more (D2).

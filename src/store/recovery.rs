@@ -172,6 +172,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         linker,
         linker_thread: Mutex::new(Some(linker_thread)),
         threads: Mutex::new(vec![writer_thread, keeper_thread]),
+        archiving: Arc::default(),
         _lock: lock,
     })))
 }

@@ -12,6 +12,7 @@ mod delete;
 mod drilldown;
 mod files;
 mod kept_results;
+mod large_traces;
 mod loki_cases;
 mod naive;
 mod otlp_logs;

@@ -6,6 +6,7 @@ pub mod collector;
 pub mod query_http;
 pub mod sampling;
 mod service_http;
+mod trace_json;
 pub mod ui;
 
 use axum::response::{IntoResponse, Response};

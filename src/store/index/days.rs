@@ -11,7 +11,7 @@ use tantivy::indexer::NoMergePolicy;
 use tantivy::schema::{
     Field, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
-use tantivy::tokenizer::{PreTokenizedString, Token};
+use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 use tantivy::{
     DocSet, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyDocument, Term,
 };
@@ -65,6 +65,18 @@ impl NumberSet {
         self.0.iter().map(|bits| bits.count_ones() as usize).sum()
     }
 
+    /// The numbers, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().zip(0u32..).flat_map(|(bits, word)| {
+            let mut bits = *bits;
+            std::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+                bits &= bits - 1;
+                Some(word * 64 + bit)
+            })
+        })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|bits| *bits == 0)
     }
@@ -103,6 +115,7 @@ pub struct IndexView {
 fn schema() -> (Schema, Fields) {
     let mut builder = Schema::builder();
     let indexing = TextFieldIndexing::default()
+        .set_tokenizer(TOKENIZER)
         .set_index_option(IndexRecordOption::Basic)
         .set_fieldnorms(false);
     let number = builder.add_u64_field("number", NumericOptions::default().set_fast());
@@ -162,7 +175,7 @@ impl DayIndex {
         for (number, words) in documents {
             let mut document = TantivyDocument::default();
             document.add_u64(opened.fields.number, u64::from(*number));
-            document.add_pre_tokenized_text(opened.fields.words, tokens(words));
+            document.add_text(opened.fields.words, words);
             writer.add_document(document).map_err(failed)?;
         }
         let mut commit = writer.prepare_commit().map_err(failed)?;
@@ -218,6 +231,7 @@ impl DayIndex {
             } else {
                 Index::create(directory, schema, IndexSettings::default()).map_err(failed)?
             };
+            index.tokenizers().register(TOKENIZER, Blanks::default());
             let payload = index.load_metas().map_err(failed)?.payload;
             let indexed_below = payload.and_then(|p| p.parse().ok()).unwrap_or(0);
             let reader = index
@@ -253,7 +267,10 @@ impl IndexView {
             WordPlan::Anything => None,
             WordPlan::Word { demand, folded } => {
                 let mut found = self.demand(demand)?;
-                found.union(&self.demand(&WordDemand::Exact(overflow.to_owned()))?);
+                // No word is empty.
+                if !overflow.is_empty() {
+                    found.union(&self.demand(&WordDemand::Exact(overflow.to_owned()))?);
+                }
                 if *folded {
                     found.union(&self.demand(&WordDemand::Exact(folds.to_owned()))?);
                 }
@@ -326,6 +343,7 @@ impl IndexView {
                         None => range,
                     }
                 }
+                WordDemand::Range(first, last) => range.ge(first.as_bytes()).le(last.as_bytes()),
                 _ => range,
             };
             let mut terms = range.into_stream().map_err(|e| failed(&e))?;
@@ -358,21 +376,51 @@ impl IndexView {
     }
 }
 
-/// Words with a blank between them, as tantivy takes them without a tokenizer of its own.
-fn tokens(words: &str) -> PreTokenizedString {
-    let mut tokens = Vec::new();
-    for (position, word) in words.split(' ').filter(|word| !word.is_empty()).enumerate() {
-        tokens.push(Token {
-            offset_from: 0,
-            offset_to: 0,
-            position,
-            text: word.to_owned(),
-            position_length: 1,
-        });
+/// Reads words with a blank between them. Under tantivy's own name of what a text field is read
+/// by, so that indices from when words were handed over one by one are written on.
+#[derive(Clone, Default)]
+struct Blanks(Token);
+
+const TOKENIZER: &str = "default";
+
+struct Words<'a> {
+    rest: &'a str,
+    token: &'a mut Token,
+}
+
+impl Tokenizer for Blanks {
+    type TokenStream<'a> = Words<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> Words<'a> {
+        self.0.reset();
+        Words {
+            rest: text,
+            token: &mut self.0,
+        }
     }
-    PreTokenizedString {
-        text: String::new(),
-        tokens,
+}
+
+impl TokenStream for Words<'_> {
+    fn advance(&mut self) -> bool {
+        let rest = self.rest.trim_start_matches(' ');
+        if rest.is_empty() {
+            return false;
+        }
+        let (word, rest) =
+            rest.split_at(memchr::memchr(b' ', rest.as_bytes()).unwrap_or(rest.len()));
+        self.rest = rest;
+        self.token.text.clear();
+        self.token.text.push_str(word);
+        self.token.position = self.token.position.wrapping_add(1);
+        true
+    }
+
+    fn token(&self) -> &Token {
+        self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        self.token
     }
 }
 
@@ -439,6 +487,9 @@ mod tests {
             assert_eq!(find(&word(WordDemand::Prefix("wordc".into()))), [4, 7]);
             assert_eq!(find(&word(WordDemand::Suffix("rdc".into()))), [4, 7]);
             assert_eq!(find(&word(WordDemand::Exact("nope".into()))), [7]);
+            let range = |first: &str, last: &str| WordDemand::Range(first.into(), last.into());
+            assert_eq!(find(&word(range("wordb", "wordd"))), [2, 4, 6, 7]);
+            assert_eq!(find(&word(range("worde0", "worde1"))), [7]);
             let both = WordPlan::All(vec![
                 word(WordDemand::Prefix("common".into())),
                 WordPlan::Any(vec![

@@ -15,7 +15,16 @@
 //! | `P:` hash of service, key, text | a span of the service with the tag on its process |
 //! | `q:` key | the key, of whose tags there are no `p:` and `P:` |
 //! | `p:*` | so many `p:` that they were left out |
+//! | `S:` hash of service, key, text | a span of the service with the tag on it or in a log (since terms 1) |
+//! | `d:` service, duration | spans of the service, the longest of which takes about so long (since terms 1) |
+//! | `D:` service, operation, duration | the same of spans of both (since terms 1) |
+//! | `e:` service, text, duration | the same of spans with the text under the key `error`, on the span, its process or in a log (since terms 1) |
+//! | `E:` service, operation, text, duration | the same of spans of both (since terms 1) |
 //! | `x:` word | a tag with the word in key or text ([`crate::store::index::analyze`]) |
+//!
+//! A duration is two hexadecimal digits: 0 below a microsecond, else four steps from each power
+//! of two microseconds to the next. Such a term is never hashed whole, so that a range of
+//! durations is a range of terms. Blocks from before terms 1 lack what says so.
 //!
 //! The filter of a block is that of the text `\nkey:text\n` of all tags.
 
@@ -32,6 +41,13 @@ use crate::model::trace::TraceQuery;
 use crate::store::index::analyze::{Analyzer, ChunkFlags, OVERFLOW_TERM};
 use crate::store::index::filter::FilterView;
 use crate::store::index::needle::{NeedlePlan, WordDemand, WordPlan};
+
+/// The terms that blocks get, for their metas.
+pub const TERMS: u8 = 1;
+
+/// The key of the tag that says whether a span failed, for which few spans are looked through:
+/// they are told apart by their durations.
+const ERROR: &str = "error";
 
 /// A key with more values in one block is wide there.
 const BLOCK_VALUES: usize = 64;
@@ -165,6 +181,9 @@ impl SpanBlock {
         // Services, operations, and which tags they have.
         let mut places: HashMap<(u32, u32), u32> = HashMap::with_hasher(hasher.clone());
         let mut pairs = HashSet::with_hasher(hasher.clone());
+        let mut durations = HashMap::with_hasher(hasher.clone());
+        let mut errors = HashMap::with_hasher(hasher.clone());
+        let error = self.names.position(ERROR);
         let mut many_pairs = false;
         for span in &self.spans {
             let service = self.processes[span.process as usize].service;
@@ -173,6 +192,21 @@ impl SpanBlock {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(free) => *free.insert(next),
             };
+            let longest = durations.entry(place).or_insert(span.duration);
+            *longest = span.duration.max(*longest);
+            if let Some(key) = error {
+                let process = self.processes[span.process as usize].tags;
+                let logs = &self.logs[span.logs.range()];
+                let parts = [span.tags, process].into_iter();
+                for part in parts.chain(logs.iter().map(|log| log.fields)) {
+                    let tags = self.tag_lists[part.range()].iter();
+                    let of_key = tags.filter(|n| self.tags[**n as usize].key == key);
+                    for n in of_key {
+                        let longest = errors.entry((place, *n)).or_insert(span.duration);
+                        *longest = span.duration.max(*longest);
+                    }
+                }
+            }
             let mut pair = |part: Part| {
                 for n in &self.tag_lists[part.range()] {
                     if !many_pairs && keys[self.tags[*n as usize].key as usize].has_pairs() {
@@ -208,6 +242,27 @@ impl SpanBlock {
         names.dedup();
         terms.extend(names.iter().map(|n| term("n", &[self.names.get(*n)])));
 
+        let mut longest: HashMap<String, u64> = HashMap::with_hasher(hasher);
+        let mut takes = |term: String, duration: u64| {
+            let known = longest.entry(term).or_insert(duration);
+            *known = duration.max(*known);
+        };
+        for (place, duration) in durations {
+            let (service, operation) = by_place[place as usize];
+            let (service, name) = (self.names.get(service), self.names.get(operation));
+            takes(term("d", &[service]), duration);
+            takes(term("D", &[service, name]), duration);
+        }
+        for ((place, n), duration) in errors {
+            let (service, operation) = by_place[place as usize];
+            let (service, name) = (self.names.get(service), self.names.get(operation));
+            let text = &texts[n as usize];
+            takes(term("e", &[service, text]), duration);
+            takes(term("E", &[service, name, text]), duration);
+        }
+        let longest = longest.into_iter();
+        terms.extend(longest.map(|(term, d)| with_duration(&term, duration_step(d / 1000))));
+
         let mut hashed = HashSet::new();
         if many_pairs {
             terms.push("p:*".into());
@@ -222,6 +277,8 @@ impl SpanBlock {
                     &texts[n as usize],
                 ];
                 hashed.insert(hashed_term("p", &parts));
+                let [service, _, key, text] = parts;
+                hashed.insert(hashed_term("S", &[service, key, text]));
             }
         }
         for process in &self.processes {
@@ -278,9 +335,11 @@ impl SpanBlock {
 /// What a block must have to hold a span that a search looks for. Necessary, never sufficient.
 #[derive(Clone, Debug)]
 pub struct BlockNeed {
-    /// Of the terms of a block; no demand but [`WordDemand::Exact`]. Blocks whose words overflow
-    /// and folding need no care: what concerns them is in the plan.
+    /// Of the terms of a block. Blocks whose words overflow and folding need no care: what
+    /// concerns them is in the plan.
     pub words: WordPlan,
+    /// The same of blocks that have [`TERMS`], besides.
+    pub newer: WordPlan,
     grams: NeedlePlan,
 }
 
@@ -307,6 +366,30 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
         (true, false) => needs.push(has(term("n", &[operation]))),
         (false, false) => needs.push(has(term("o", &[service, operation]))),
     }
+    let mut newer = Vec::new();
+    let least = matcher.least_duration();
+    if least > 0 && !service.is_empty() {
+        let mut takes = |before: String| {
+            newer.push(WordPlan::Word {
+                demand: WordDemand::Range(
+                    with_duration(&before, duration_step(least)),
+                    with_duration(&before, u8::MAX),
+                ),
+                folded: false,
+            });
+        };
+        takes(match operation {
+            "" => term("d", &[service]),
+            operation => term("D", &[service, operation]),
+        });
+        let errors = matcher.tags.iter().filter(|tag| tag.key == ERROR);
+        for tag in errors.filter(|tag| tag.regex.is_none()) {
+            takes(match operation {
+                "" => term("e", &[service, &tag.text]),
+                operation => term("E", &[service, operation, &tag.text]),
+            });
+        }
+    }
     let mut lines = Vec::new();
     for tag in &matcher.tags {
         let (key, text) = (tag.key.as_str(), tag.text.as_str());
@@ -318,6 +401,14 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
                 has(term("t", &[key, text])),
                 has(term("w", &[key])),
             ]));
+            if !service.is_empty() && operation.is_empty() {
+                newer.push(WordPlan::Any(vec![
+                    has(hashed_term("S", &[service, key, text])),
+                    has(hashed_term("P", &[service, key, text])),
+                    has(term("q", &[key])),
+                    has("p:*".into()),
+                ]));
+            }
             if !service.is_empty() && !operation.is_empty() {
                 needs.push(WordPlan::Any(vec![
                     has(hashed_term("p", &[service, operation, key, text])),
@@ -333,8 +424,27 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
     }
     BlockNeed {
         words: WordPlan::all(needs),
+        newer: WordPlan::all(newer),
         grams: NeedlePlan::compile(&Need::all(lines)),
     }
+}
+
+/// A duration in microseconds as terms tell it; grows with it.
+fn duration_step(micros: u64) -> u8 {
+    let Some(power) = micros.checked_ilog2() else {
+        return 0;
+    };
+    // The two bits below the highest.
+    let quarter = match power {
+        0 => 0,
+        1 => (micros & 1) << 1,
+        _ => (micros >> (power - 2)) & 3,
+    };
+    u8::try_from(1 + 4 * u64::from(power) + quarter).unwrap_or(u8::MAX)
+}
+
+fn with_duration(term: &str, step: u8) -> String {
+    format!("{term}\x1f{step:02x}")
 }
 
 fn has(term: String) -> WordPlan {
