@@ -26,6 +26,8 @@ use crate::store::writer::Shared;
 
 /// How often blocks are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// And when there is more to do: so long others have the lock.
+const PAUSE: Duration = Duration::from_millis(60);
 /// A block is linked so long after it was noted: parents are reported after their children,
 /// from another process. Later ones find their children among the orphans.
 const LINK_AFTER: Duration = Duration::from_secs(20);
@@ -43,7 +45,7 @@ const LOOK_BACK_DAYS: usize = 3;
 /// Time for looking for parents in older blocks, of each [`LOOK_EVERY`].
 const LOOKUP_TIME: Duration = Duration::from_millis(60);
 /// Children that wait for a turn to have their parents looked for.
-const MAX_LOOKUPS: usize = 128 << 10;
+const MAX_LOOKUPS: usize = 256 << 10;
 /// Entries of one key in the table: more spans with one id have no parentage worth the name.
 const SAME_KEY: usize = 16;
 /// Shares of the memory budget: of 256 MiB five for the table, at most eleven for orphans, four
@@ -133,6 +135,13 @@ impl Services {
 
 type Edges = HashMap<(u32, u32, i32), u64>;
 
+/// Whether the next pass has work already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    More,
+    Nothing,
+}
+
 /// Which of the noted blocks are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
@@ -172,19 +181,25 @@ impl Linker {
     }
 
     fn run(&self, shared: &Shared) {
+        let mut pause = LOOK_EVERY;
         loop {
             {
                 let mut stopped = self.stopped.lock();
                 if !*stopped {
-                    self.wake.wait_for(&mut stopped, LOOK_EVERY);
+                    self.wake.wait_for(&mut stopped, pause);
                 }
                 if *stopped {
                     return;
                 }
             }
             let pass = catch_unwind(AssertUnwindSafe(|| self.pass(shared)));
+            pause = LOOK_EVERY;
             let failure = match pass {
-                Ok(Ok(())) => continue,
+                Ok(Ok(Left::Nothing)) => continue,
+                Ok(Ok(Left::More)) => {
+                    pause = PAUSE;
+                    continue;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "panicked".into(),
             };
@@ -194,7 +209,7 @@ impl Linker {
         }
     }
 
-    fn pass(&self, shared: &Shared) -> Result<(), StoreError> {
+    fn pass(&self, shared: &Shared) -> Result<Left, StoreError> {
         let mut guard = self.state.lock();
         // With the lock held: a query must not know of a day that this does not.
         let days = span_days(shared);
@@ -202,10 +217,14 @@ impl Linker {
             *guard = Some(State::load(shared, &days)?);
         }
         let Some(state) = guard.as_mut() else {
-            return Ok(());
+            return Ok(Left::Nothing);
         };
+        let noted = state.pending.len();
         let behind = state.note(&days, |partition| partition.next_number(), NOTE_AT_ONCE)?;
+        // Nothing comes: time to catch up with looking.
+        let idle = state.pending.len() == noted;
         state.link(shared, &days, Which::Due)?;
+        state.allow(idle);
         state.look_up(&days)?;
         let waiting: usize = days
             .values()
@@ -218,20 +237,8 @@ impl Linker {
         m.link_orphans.set(state.orphans.len() as i64);
         m.links_forgotten
             .inc_by(std::mem::take(&mut state.forgotten));
-        if behind > 0 {
-            // More of an old directory's blocks: others may come first.
-            drop(guard);
-            self.wake_soon();
-        }
-        Ok(())
-    }
-
-    /// Has the next pass come as soon as this one's work leaves a third of a core.
-    fn wake_soon(&self) {
-        let mut stopped = self.stopped.lock();
-        if !*stopped {
-            self.wake.wait_for(&mut stopped, Duration::from_millis(60));
-        }
+        let more = behind > 0 || idle && !state.lookups.is_empty();
+        Ok(if more { Left::More } else { Left::Nothing })
     }
 
     /// Who called whom, by the starts of the called spans; sorted.
@@ -718,7 +725,6 @@ impl State {
     /// Goes on with looking for parents in older blocks; what is found comes into the next
     /// record.
     fn look_up(&mut self, days: &BTreeMap<Day, Arc<Partition>>) -> Result<(), StoreError> {
-        self.allow();
         while self.may_look_up()
             && let Some(lookup) = self.lookups.pop_front()
         {
@@ -742,11 +748,12 @@ impl State {
         Ok(())
     }
 
-    /// Gives time for looking up: a share of what has passed.
-    fn allow(&mut self) {
+    /// Gives time for looking up: a share of what has passed, half of it when nothing comes.
+    fn allow(&mut self, idle: bool) {
         let passed = self.allowed_at.elapsed().min(LOOK_EVERY * 10);
         self.allowed_at = Instant::now();
-        let more = passed.mul_f64(LOOKUP_TIME.as_secs_f64() / LOOK_EVERY.as_secs_f64());
+        let share = LOOKUP_TIME.as_secs_f64() / LOOK_EVERY.as_secs_f64();
+        let more = passed.mul_f64(if idle { 0.5 } else { share });
         self.allowance = (self.allowance + more).min(LOOKUP_TIME * 4);
     }
 
