@@ -46,6 +46,8 @@ const LOOK_BACK_DAYS: usize = 3;
 const LOOKUP_TIME: Duration = Duration::from_millis(60);
 /// Children that wait for a turn to have their parents looked for.
 const MAX_LOOKUPS: usize = 256 << 10;
+/// When so many wait, all older blocks are read instead, each once for all of them.
+const SWEEP_FROM: usize = 4096;
 /// Entries of one key in the table: more spans with one id have no parentage worth the name.
 const SAME_KEY: usize = 16;
 /// Shares of the memory budget: of 256 MiB five for the table, at most eleven for orphans, four
@@ -77,6 +79,7 @@ struct State {
     most_pending: usize,
     /// Parents that may be in older blocks and have not been looked for.
     lookups: VecDeque<Lookup>,
+    sweep: Option<Sweep>,
     /// What looking for them found, for the next record.
     late: Found,
     /// Time that may be spent with looking.
@@ -95,6 +98,14 @@ struct Pending {
     services: Vec<u16>,
     /// Rows that are exact repetitions.
     repeated: Vec<u32>,
+}
+
+/// All blocks that the table has forgotten, read for many lookups at once.
+struct Sweep {
+    /// The next to be read is the last.
+    blocks: Vec<(Day, u32)>,
+    /// Lookups that are done when it is.
+    lookups: usize,
 }
 
 struct Lookup {
@@ -435,6 +446,7 @@ impl State {
             most_pending: (limit / PENDING_SHARE / LINKS_BYTES).clamp(8, 512),
             next: HashMap::new(),
             lookups: VecDeque::new(),
+            sweep: None,
             late: Found::default(),
             allowance: LOOKUP_TIME,
             allowed_at: Instant::now(),
@@ -725,6 +737,26 @@ impl State {
     /// Goes on with looking for parents in older blocks; what is found comes into the next
     /// record.
     fn look_up(&mut self, days: &BTreeMap<Day, Arc<Partition>>) -> Result<(), StoreError> {
+        if self.sweep.is_none() && self.lookups.len() >= SWEEP_FROM {
+            self.sweep = Some(self.plan_sweep(days));
+        }
+        while self.may_look_up()
+            && let Some(sweep) = &mut self.sweep
+        {
+            let begun = Instant::now();
+            if let Some((day, number)) = sweep.blocks.pop() {
+                if let Some(partition) = days.get(&day)
+                    && let Some(links) = read_links(partition, number)?
+                {
+                    self.find_orphans_of(&links);
+                }
+            } else {
+                let done = sweep.lookups;
+                self.lookups.drain(..done);
+                self.sweep = None;
+            }
+            self.allowance = self.allowance.saturating_sub(begun.elapsed());
+        }
         while self.may_look_up()
             && let Some(lookup) = self.lookups.pop_front()
         {
@@ -746,6 +778,45 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The blocks that lookups concern, the newest first: parents are seldom far.
+    fn plan_sweep(&self, days: &BTreeMap<Day, Arc<Partition>>) -> Sweep {
+        let mut blocks = Vec::new();
+        for day in newest(days).map(|partition| partition.id.day) {
+            let end = self.next.get(&day).copied().unwrap_or(0);
+            let forgotten = (0..end).filter(|number| !self.recent.holds(day, *number));
+            blocks.extend(forgotten.map(|number| (day, number)));
+        }
+        Sweep {
+            blocks,
+            lookups: self.lookups.len(),
+        }
+    }
+
+    /// Takes the orphans that wait for spans of a block.
+    fn find_orphans_of(&mut self, links: &Links) {
+        // Of spans with one id the server's first (G3).
+        let servers = links.rows.iter().filter(|link| link.role == Role::Server);
+        let others = links.rows.iter().filter(|link| link.role != Role::Server);
+        for link in servers.chain(others) {
+            let key = key_of(links.traces[link.trace as usize], link.span);
+            if self.orphans.of(key).next().is_none() {
+                continue;
+            }
+            let service = self.services.number(&links.services[link.service as usize]);
+            let edges = &mut self.late.edges;
+            self.orphans.take(key, |orphan| {
+                count(
+                    edges,
+                    service,
+                    orphan.service,
+                    orphan.minute,
+                    orphan.calls.into(),
+                );
+            });
+            self.late.found.push(key);
+        }
     }
 
     /// Gives time for looking up: a share of what has passed, half of it when nothing comes.
