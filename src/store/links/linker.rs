@@ -26,6 +26,8 @@ use crate::store::writer::Shared;
 
 /// How often blocks are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// And when there is more to do: so long others have the lock.
+const PAUSE: Duration = Duration::from_millis(60);
 /// A block is linked so long after it was noted: parents are reported after their children,
 /// from another process. Later ones find their children among the orphans.
 const LINK_AFTER: Duration = Duration::from_secs(20);
@@ -43,7 +45,9 @@ const LOOK_BACK_DAYS: usize = 3;
 /// Time for looking for parents in older blocks, of each [`LOOK_EVERY`].
 const LOOKUP_TIME: Duration = Duration::from_millis(60);
 /// Children that wait for a turn to have their parents looked for.
-const MAX_LOOKUPS: usize = 128 << 10;
+const MAX_LOOKUPS: usize = 256 << 10;
+/// When so many wait, all older blocks are read instead, each once for all of them.
+const SWEEP_FROM: usize = 4096;
 /// Entries of one key in the table: more spans with one id have no parentage worth the name.
 const SAME_KEY: usize = 16;
 /// Shares of the memory budget: of 256 MiB five for the table, at most eleven for orphans, four
@@ -75,6 +79,7 @@ struct State {
     most_pending: usize,
     /// Parents that may be in older blocks and have not been looked for.
     lookups: VecDeque<Lookup>,
+    sweep: Option<Sweep>,
     /// What looking for them found, for the next record.
     late: Found,
     /// Time that may be spent with looking.
@@ -93,6 +98,14 @@ struct Pending {
     services: Vec<u16>,
     /// Rows that are exact repetitions.
     repeated: Vec<u32>,
+}
+
+/// All blocks that the table has forgotten, read for many lookups at once.
+struct Sweep {
+    /// The next to be read is the last.
+    blocks: Vec<(Day, u32)>,
+    /// Lookups that are done when it is.
+    lookups: usize,
 }
 
 struct Lookup {
@@ -133,6 +146,13 @@ impl Services {
 
 type Edges = HashMap<(u32, u32, i32), u64>;
 
+/// Whether the next pass has work already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    More,
+    Nothing,
+}
+
 /// Which of the noted blocks are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
@@ -172,19 +192,25 @@ impl Linker {
     }
 
     fn run(&self, shared: &Shared) {
+        let mut pause = LOOK_EVERY;
         loop {
             {
                 let mut stopped = self.stopped.lock();
                 if !*stopped {
-                    self.wake.wait_for(&mut stopped, LOOK_EVERY);
+                    self.wake.wait_for(&mut stopped, pause);
                 }
                 if *stopped {
                     return;
                 }
             }
             let pass = catch_unwind(AssertUnwindSafe(|| self.pass(shared)));
+            pause = LOOK_EVERY;
             let failure = match pass {
-                Ok(Ok(())) => continue,
+                Ok(Ok(Left::Nothing)) => continue,
+                Ok(Ok(Left::More)) => {
+                    pause = PAUSE;
+                    continue;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "panicked".into(),
             };
@@ -194,7 +220,7 @@ impl Linker {
         }
     }
 
-    fn pass(&self, shared: &Shared) -> Result<(), StoreError> {
+    fn pass(&self, shared: &Shared) -> Result<Left, StoreError> {
         let mut guard = self.state.lock();
         // With the lock held: a query must not know of a day that this does not.
         let days = span_days(shared);
@@ -202,10 +228,14 @@ impl Linker {
             *guard = Some(State::load(shared, &days)?);
         }
         let Some(state) = guard.as_mut() else {
-            return Ok(());
+            return Ok(Left::Nothing);
         };
+        let noted = state.pending.len();
         let behind = state.note(&days, |partition| partition.next_number(), NOTE_AT_ONCE)?;
+        // Nothing comes: time to catch up with looking.
+        let idle = state.pending.len() == noted;
         state.link(shared, &days, Which::Due)?;
+        state.allow(idle);
         state.look_up(&days)?;
         let waiting: usize = days
             .values()
@@ -218,20 +248,8 @@ impl Linker {
         m.link_orphans.set(state.orphans.len() as i64);
         m.links_forgotten
             .inc_by(std::mem::take(&mut state.forgotten));
-        if behind > 0 {
-            // More of an old directory's blocks: others may come first.
-            drop(guard);
-            self.wake_soon();
-        }
-        Ok(())
-    }
-
-    /// Has the next pass come as soon as this one's work leaves a third of a core.
-    fn wake_soon(&self) {
-        let mut stopped = self.stopped.lock();
-        if !*stopped {
-            self.wake.wait_for(&mut stopped, Duration::from_millis(60));
-        }
+        let more = behind > 0 || idle && !state.lookups.is_empty();
+        Ok(if more { Left::More } else { Left::Nothing })
     }
 
     /// Who called whom, by the starts of the called spans; sorted.
@@ -428,6 +446,7 @@ impl State {
             most_pending: (limit / PENDING_SHARE / LINKS_BYTES).clamp(8, 512),
             next: HashMap::new(),
             lookups: VecDeque::new(),
+            sweep: None,
             late: Found::default(),
             allowance: LOOKUP_TIME,
             allowed_at: Instant::now(),
@@ -718,7 +737,26 @@ impl State {
     /// Goes on with looking for parents in older blocks; what is found comes into the next
     /// record.
     fn look_up(&mut self, days: &BTreeMap<Day, Arc<Partition>>) -> Result<(), StoreError> {
-        self.allow();
+        if self.sweep.is_none() && self.lookups.len() >= SWEEP_FROM {
+            self.sweep = Some(self.plan_sweep(days));
+        }
+        while self.may_look_up()
+            && let Some(sweep) = &mut self.sweep
+        {
+            let begun = Instant::now();
+            if let Some((day, number)) = sweep.blocks.pop() {
+                if let Some(partition) = days.get(&day)
+                    && let Some(links) = read_links(partition, number)?
+                {
+                    self.find_orphans_of(&links);
+                }
+            } else {
+                let done = sweep.lookups;
+                self.lookups.drain(..done);
+                self.sweep = None;
+            }
+            self.allowance = self.allowance.saturating_sub(begun.elapsed());
+        }
         while self.may_look_up()
             && let Some(lookup) = self.lookups.pop_front()
         {
@@ -742,11 +780,51 @@ impl State {
         Ok(())
     }
 
-    /// Gives time for looking up: a share of what has passed.
-    fn allow(&mut self) {
+    /// The blocks that lookups concern, the newest first: parents are seldom far.
+    fn plan_sweep(&self, days: &BTreeMap<Day, Arc<Partition>>) -> Sweep {
+        let mut blocks = Vec::new();
+        for day in newest(days).map(|partition| partition.id.day) {
+            let end = self.next.get(&day).copied().unwrap_or(0);
+            let forgotten = (0..end).filter(|number| !self.recent.holds(day, *number));
+            blocks.extend(forgotten.map(|number| (day, number)));
+        }
+        Sweep {
+            blocks,
+            lookups: self.lookups.len(),
+        }
+    }
+
+    /// Takes the orphans that wait for spans of a block.
+    fn find_orphans_of(&mut self, links: &Links) {
+        // Of spans with one id the server's first (G3).
+        let servers = links.rows.iter().filter(|link| link.role == Role::Server);
+        let others = links.rows.iter().filter(|link| link.role != Role::Server);
+        for link in servers.chain(others) {
+            let key = key_of(links.traces[link.trace as usize], link.span);
+            if self.orphans.of(key).next().is_none() {
+                continue;
+            }
+            let service = self.services.number(&links.services[link.service as usize]);
+            let edges = &mut self.late.edges;
+            self.orphans.take(key, |orphan| {
+                count(
+                    edges,
+                    service,
+                    orphan.service,
+                    orphan.minute,
+                    orphan.calls.into(),
+                );
+            });
+            self.late.found.push(key);
+        }
+    }
+
+    /// Gives time for looking up: a share of what has passed, half of it when nothing comes.
+    fn allow(&mut self, idle: bool) {
         let passed = self.allowed_at.elapsed().min(LOOK_EVERY * 10);
         self.allowed_at = Instant::now();
-        let more = passed.mul_f64(LOOKUP_TIME.as_secs_f64() / LOOK_EVERY.as_secs_f64());
+        let share = LOOKUP_TIME.as_secs_f64() / LOOK_EVERY.as_secs_f64();
+        let more = passed.mul_f64(if idle { 0.5 } else { share });
         self.allowance = (self.allowance + more).min(LOOKUP_TIME * 4);
     }
 

@@ -309,6 +309,43 @@ fn a_parent_may_come_before_or_after_in_blocks_long_gone() {
     store.stop().unwrap();
 }
 
+/// Too many to be looked for one by one.
+#[test]
+fn one_reading_of_all_blocks_finds_many_parents() {
+    let (dir, sent) = (tempfile::tempdir().unwrap(), Sent::default());
+    let store = open(dir.path(), &sent);
+    let many = SWEEP_FROM as u128 + 100;
+    for traces in [1..many / 2, many / 2..many] {
+        let roots = traces.map(|trace| span(trace, 1, None, "web", "server"));
+        send(&store, &sent, roots.collect());
+    }
+    block_on(store.flush()).unwrap();
+    link_all(&store);
+    forget_most(&store);
+    // A later block leaves none of them in the table, and no time for lookups.
+    send(&store, &sent, vec![span(1 << 80, 1, None, "web", "server")]);
+    let children = (1..many).map(|trace| span(trace, 2, Some(1), "api", "server"));
+    send(&store, &sent, children.collect());
+    block_on(store.flush()).unwrap();
+    let (shared, linker) = (&store.0.shared, &store.0.linker);
+    linker.pass(shared).unwrap();
+    {
+        let mut state = linker.state.lock();
+        let state = state.as_mut().unwrap();
+        let days = span_days(shared);
+        state.allowance = Duration::ZERO;
+        state.link(shared, &days, Which::All).unwrap();
+        assert!(state.lookups.len() >= SWEEP_FROM, "{}", state.lookups.len());
+        state.allowance = Duration::from_secs(60);
+        state.look_up(&days).unwrap();
+        assert!(state.lookups.is_empty() && state.sweep.is_none());
+        assert!(state.orphans.is_empty());
+    }
+    let expected = [("web".to_owned(), "api".to_owned(), many as u64 - 1)];
+    assert_eq!(found(&store, TimeRange::all()), expected);
+    store.stop().unwrap();
+}
+
 #[test]
 fn many_children_of_one_missing_parent_cost_little() {
     let mut orphans = Orphans::new(1 << 16);
