@@ -33,11 +33,15 @@ pub enum SpanFormat {
     ZipkinJsonV2 = 18,
     /// `zipkin.proto3.ListOfSpans`: HTTP 9411.
     ZipkinProto = 19,
+    /// `jaeger.storage.v1.WriteSpanRequest`s, one behind the other: gRPC 17271.
+    StorageWrites = 20,
+    /// `ExportTraceServiceRequest` of somebody who stores here: gRPC 17271.
+    StorageOtlp = 21,
 }
 
 impl SpanFormat {
     /// All formats, in order of their codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ThriftCompactMessage,
         Self::ThriftBinaryMessage,
         Self::ThriftBinaryBatch,
@@ -48,6 +52,8 @@ impl SpanFormat {
         Self::ZipkinThrift,
         Self::ZipkinJsonV2,
         Self::ZipkinProto,
+        Self::StorageWrites,
+        Self::StorageOtlp,
     ];
 
     /// The format with this code, or `None` when no version of ours wrote it.
@@ -56,7 +62,8 @@ impl SpanFormat {
     }
 
     /// What the tag `internal.span.format` says. A datagram is `proto`: Jaeger's agent
-    /// turned Thrift into protobuf before its collector saw it.
+    /// turned Thrift into protobuf before its collector saw it. Spans that are stored here by
+    /// another collector have its mark already and get none.
     pub fn mark(self) -> &'static str {
         match self {
             Self::ThriftCompactMessage | Self::ThriftBinaryMessage | Self::JaegerProtoRequest => {
@@ -67,6 +74,7 @@ impl SpanFormat {
             Self::ZipkinJsonV1 | Self::ZipkinThrift | Self::ZipkinJsonV2 | Self::ZipkinProto => {
                 "zipkin"
             }
+            Self::StorageWrites | Self::StorageOtlp => "",
         }
     }
 }
@@ -84,6 +92,8 @@ pub fn decode_spans(format: SpanFormat, body: &[u8]) -> Result<SpanBatch, Decode
         SpanFormat::ZipkinThrift => zipkin::decode_thrift_list(body),
         SpanFormat::ZipkinJsonV2 => zipkin::decode_json_v2(body),
         SpanFormat::ZipkinProto => zipkin::decode_proto(body),
+        SpanFormat::StorageWrites => jaeger::proto::decode_span_writes(body),
+        SpanFormat::StorageOtlp => otlp::decode_stored(body).map(|export| export.batch),
     }
 }
 
@@ -92,12 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_10_to_19_and_round_trip() {
+    fn codes_are_10_to_21_and_round_trip() {
         for (format, code) in SpanFormat::ALL.into_iter().zip(10u8..) {
             assert_eq!(format as u8, code);
             assert_eq!(SpanFormat::from_u8(code), Some(format));
         }
         assert_eq!(SpanFormat::from_u8(9), None);
-        assert_eq!(SpanFormat::from_u8(20), None);
+        assert_eq!(SpanFormat::from_u8(22), None);
     }
 }
