@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
+
 use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
 use crate::model::{Labels, Matcher, TimeRange, Timestamp};
 use crate::query::deletion::{DeleteError, DeleteRequest};
@@ -13,7 +15,7 @@ use crate::query::{
 use crate::server::loki::LogReader;
 use crate::server::loki::delete::DeleteKeeper;
 use crate::server::loki::explore::ExploreReader;
-use crate::server::spans::TraceReader;
+use crate::server::spans::{TraceParts, TraceReader};
 
 impl LogReader for Querier {
     async fn logs(&self, tenant: &Arc<str>, query: LogQuery) -> Result<LogAnswer, QueryError> {
@@ -122,7 +124,20 @@ impl TraceReader for Querier {
         Querier::find_traces(self, query).await
     }
 
+    async fn find_trace_ids(&self, query: TraceQuery) -> Result<Vec<TraceId>, QueryError> {
+        Querier::find_trace_ids(self, query).await
+    }
+
     async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
         Querier::trace(self, id).await
+    }
+
+    fn trace_parts(&self, id: TraceId) -> TraceParts {
+        let querier = self.clone();
+        let whole = async move { Querier::trace(&querier, id).await };
+        let whole = whole.map_ok(|trace| trace.map_or_else(Vec::new, |trace| trace.spans));
+        futures::stream::once(whole)
+            .try_filter(|spans| std::future::ready(!spans.is_empty()))
+            .boxed()
     }
 }

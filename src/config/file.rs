@@ -91,6 +91,7 @@ pub struct Jaeger {
     pub agent: JaegerAgent,
     pub collector: JaegerCollector,
     pub query: JaegerQuery,
+    pub storage: JaegerStorage,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -116,6 +117,12 @@ pub struct JaegerQuery {
     pub http: String,
     pub grpc: String,
     pub ui_dir: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JaegerStorage {
+    pub grpc: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

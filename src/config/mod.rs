@@ -131,6 +131,9 @@ pub struct Jaeger {
     pub collector_grpc: Option<SocketAddr>,
     pub collector_http: Option<SocketAddr>,
     pub query_http: Option<SocketAddr>,
+    pub query_grpc: Option<SocketAddr>,
+    /// For a Jaeger of its own that keeps its spans here.
+    pub storage_grpc: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -325,7 +328,9 @@ impl Config {
             agent,
             collector,
             query,
+            storage: jaeger_storage,
         } = jaeger;
+        let file::JaegerStorage { grpc: storage_grpc } = jaeger_storage;
         let file::JaegerAgent {
             compact,
             binary,
@@ -346,7 +351,7 @@ impl Config {
             listen: zipkin_listen,
         } = zipkin;
         // Checked to be "" by their kind; what they will mean comes with a later version.
-        let _ = (admin, query_grpc, ui_dir);
+        let _ = (admin, ui_dir);
         let file::Otlp {
             grpc: otlp_grpc,
             http: otlp_http,
@@ -364,6 +369,8 @@ impl Config {
                 collector_grpc: address("jaeger.collector.grpc", &collector_grpc)?,
                 collector_http: address("jaeger.collector.http", &collector_http)?,
                 query_http: address("jaeger.query.http", &query_http)?,
+                query_grpc: address("jaeger.query.grpc", &query_grpc)?,
+                storage_grpc: address("jaeger.storage.grpc", &storage_grpc)?,
             },
             otlp: Otlp {
                 grpc: address("otlp.grpc", &otlp_grpc)?,
@@ -386,6 +393,8 @@ impl Config {
             collector_grpc,
             collector_http,
             query_http,
+            query_grpc,
+            storage_grpc,
         } = &self.jaeger;
         let Otlp { grpc, http } = &self.otlp;
         let tcp = [
@@ -394,6 +403,8 @@ impl Config {
             ("jaeger.collector.grpc", collector_grpc),
             ("jaeger.collector.http", collector_http),
             ("jaeger.query.http", query_http),
+            ("jaeger.query.grpc", query_grpc),
+            ("jaeger.storage.grpc", storage_grpc),
             ("otlp.grpc", grpc),
             ("otlp.http", http),
             ("zipkin.listen", &self.zipkin),

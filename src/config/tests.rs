@@ -232,7 +232,7 @@ fn a_file_that_is_no_toml_names_the_line() {
 
 #[test]
 fn listeners_not_built_yet_are_refused() {
-    for key in ["jaeger.collector.admin", "jaeger.query.grpc"] {
+    for key in ["jaeger.collector.admin", "jaeger.query.ui_dir"] {
         let error = load("", &[], &[(key, "127.0.0.1:1")]).expect_err(key);
         assert!(
             error.contains("is not available in this version"),

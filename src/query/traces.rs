@@ -30,6 +30,15 @@ impl Querier {
         .await
     }
 
+    /// The ids of those traces, newest first.
+    pub async fn find_trace_ids(&self, query: TraceQuery) -> Result<Vec<TraceId>, QueryError> {
+        let need = query_terms(&query);
+        self.on_traces("trace_ids", move |source, bounds| {
+            search::find_ids(source, &query, &need, bounds)
+        })
+        .await
+    }
+
     /// One complete trace.
     pub async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
         self.on_traces("trace", move |source, bounds| {

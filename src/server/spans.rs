@@ -46,6 +46,12 @@ pub trait TraceReader: Send + Sync + 'static {
         query: TraceQuery,
     ) -> impl Future<Output = Result<Vec<Trace>, QueryError>> + Send;
 
+    /// Only the ids of those traces, in the same order.
+    fn find_trace_ids(
+        &self,
+        query: TraceQuery,
+    ) -> impl Future<Output = Result<Vec<TraceId>, QueryError>> + Send;
+
     /// One complete trace: from what retention keeps, else from the archive.
     fn trace(&self, id: TraceId) -> impl Future<Output = Result<Option<Trace>, QueryError>> + Send;
 
@@ -62,6 +68,15 @@ pub trait TraceReader: Send + Sync + 'static {
     /// Keeps a trace beyond retention; false when there is none. Doing it again changes nothing.
     fn archive(&self, id: TraceId) -> impl Future<Output = Result<bool, QueryError>> + Send {
         let _ = id;
+        async { Err(not_here("the archive")) }
+    }
+
+    /// Keeps spans beyond retention that somebody archives here. Doing it again changes nothing.
+    fn archive_spans(
+        &self,
+        spans: Vec<Span>,
+    ) -> impl Future<Output = Result<(), QueryError>> + Send {
+        let _ = spans;
         async { Err(not_here("the archive")) }
     }
 
@@ -102,6 +117,12 @@ pub enum Transport {
     OtlpHttp,
     OtlpGrpc,
     ZipkinHttp,
+    /// Written by a Jaeger 1 that keeps its spans here.
+    StorageGrpc,
+    /// Archived by one.
+    StorageArchive,
+    /// Written by a Jaeger 2 that keeps its spans here.
+    StorageOtlp,
 }
 
 impl Transport {
@@ -115,6 +136,9 @@ impl Transport {
             Self::OtlpHttp => "otlp_http",
             Self::OtlpGrpc => "otlp_grpc",
             Self::ZipkinHttp => "zipkin_http",
+            Self::StorageGrpc => "storage_grpc",
+            Self::StorageArchive => "storage_archive",
+            Self::StorageOtlp => "storage_otlp",
         }
     }
 }

@@ -20,7 +20,7 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listeners that a test may want, by their key.
-const LISTENERS: [&str; 11] = [
+const LISTENERS: [&str; 13] = [
     "loki.listen",
     "jaeger.agent.compact",
     "jaeger.agent.binary",
@@ -29,6 +29,8 @@ const LISTENERS: [&str; 11] = [
     "jaeger.collector.http",
     "jaeger.collector.grpc",
     "jaeger.query.http",
+    "jaeger.query.grpc",
+    "jaeger.storage.grpc",
     "otlp.http",
     "otlp.grpc",
     "zipkin.listen",

@@ -10,6 +10,7 @@ mod crash;
 mod delete;
 mod drilldown;
 mod files;
+mod jaeger_grpc;
 mod kept_results;
 mod loki_cases;
 mod naive;

@@ -77,6 +77,16 @@ pub fn find<S: SpanSource>(
     need: &BlockNeed,
     bounds: &Bounds,
 ) -> Result<Vec<Trace>, QueryError> {
+    complete(source, &find_ids(source, query, need, bounds)?, bounds)
+}
+
+/// The ids of the traces that answer a query, newest first.
+pub fn find_ids<S: SpanSource>(
+    source: &S,
+    query: &TraceQuery,
+    need: &BlockNeed,
+    bounds: &Bounds,
+) -> Result<Vec<TraceId>, QueryError> {
     let matcher = SpanMatcher::new(query);
     let mut newest = Newest::new(if query.limit == 0 {
         DEFAULT_LIMIT
@@ -99,7 +109,7 @@ pub fn find<S: SpanSource>(
             newest.look_into(&block, &matcher);
         }
     }
-    complete(source, &newest.ids(), bounds)
+    Ok(newest.ids())
 }
 
 /// All spans of these traces (T3), in this order; traces without a span are left out.

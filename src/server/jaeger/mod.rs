@@ -1,9 +1,15 @@
 //! Jaeger's doors: the agent's datagrams and sampling, the collector, the query API.
 
 pub mod agent;
+mod asked;
 pub mod collector;
+mod pieces;
+pub mod query_grpc;
 pub mod query_http;
+pub mod query_v3;
 pub mod sampling;
+pub mod storage;
+pub mod transform;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;

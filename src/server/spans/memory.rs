@@ -123,6 +123,11 @@ impl TraceReader for Memory {
         Ok(traces)
     }
 
+    async fn find_trace_ids(&self, query: TraceQuery) -> Result<Vec<TraceId>, QueryError> {
+        let traces = self.find_traces(query).await?;
+        Ok(traces.into_iter().map(|trace| trace.id).collect())
+    }
+
     async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
         let spans: Vec<Span> = self
             .spans()
@@ -134,6 +139,17 @@ impl TraceReader for Memory {
             spans,
             warnings: vec![],
         }))
+    }
+
+    /// In pieces of three.
+    fn trace_parts(&self, id: TraceId) -> TraceParts {
+        let spans: Vec<Span> = self
+            .spans()
+            .into_iter()
+            .filter(|span| span.trace_id == id)
+            .collect();
+        let parts: Vec<_> = spans.chunks(3).map(|part| Ok(part.to_vec())).collect();
+        futures::stream::iter(parts).boxed()
     }
 }
 
