@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryFutureExt, TryStreamExt};
-
-use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
+use crate::model::trace::{Operation, Span, Trace, TraceId, TraceQuery};
 use crate::model::{Labels, Matcher, TimeRange, Timestamp};
 use crate::query::deletion::{DeleteError, DeleteRequest};
 use crate::query::patterns::{PatternCounts, PatternQuery};
+use crate::query::traces::Where;
 use crate::query::volume::{Volume, VolumeQuery};
 use crate::query::{
     IndexStats, LogAnswer, LogQuery, MetricAnswer, MetricQuery, Querier, QueryError,
@@ -133,11 +132,18 @@ impl TraceReader for Querier {
     }
 
     fn trace_parts(&self, id: TraceId) -> TraceParts {
-        let querier = self.clone();
-        let whole = async move { Querier::trace(&querier, id).await };
-        let whole = whole.map_ok(|trace| trace.map_or_else(Vec::new, |trace| trace.spans));
-        futures::stream::once(whole)
-            .try_filter(|spans| std::future::ready(!spans.is_empty()))
-            .boxed()
+        Querier::trace_parts(self, id, Where::Both)
+    }
+
+    fn archived_parts(&self, id: TraceId) -> TraceParts {
+        Querier::trace_parts(self, id, Where::Archive)
+    }
+
+    async fn archive(&self, id: TraceId) -> Result<bool, QueryError> {
+        Querier::archive(self, id).await
+    }
+
+    async fn archive_spans(&self, spans: Vec<Span>) -> Result<(), QueryError> {
+        Querier::archive_spans(self, spans).await
     }
 }

@@ -197,6 +197,11 @@ impl SpanMatcher {
             })
     }
 
+    /// Least and greatest duration that are wanted, microseconds; `None`: any.
+    pub fn durations(&self) -> Option<(u64, u64)> {
+        (self.duration != (0, u64::MAX)).then_some(self.duration)
+    }
+
     /// Whether a span that starts so and takes so long is as wanted; nanoseconds.
     pub fn times_match(&self, start: Timestamp, duration: u64) -> bool {
         self.starts_match(start, start) && self.durations_match(duration, duration)

@@ -92,6 +92,14 @@ impl Admission {
     }
 }
 
+#[cfg(test)]
+impl Admission {
+    /// Memory that queries hold, bytes.
+    pub fn used(&self) -> usize {
+        self.account.used()
+    }
+}
+
 impl Running {
     /// An error once the query has used up its time.
     pub fn check(&self) -> Result<(), QueryError> {

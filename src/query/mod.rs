@@ -18,7 +18,7 @@ mod samples;
 mod scan;
 mod sharing;
 pub mod tail;
-mod traces;
+pub mod traces;
 pub mod volume;
 
 pub use answer::{
@@ -47,6 +47,7 @@ pub struct Querier {
     admission: Admission,
     metrics: QueryMetrics,
     partials: Partials,
+    blocks: traces::Blocks,
     shared_logs: Sharing<LogAnswer>,
     shared_metrics: Sharing<MetricAnswer>,
 }
@@ -126,6 +127,7 @@ impl Querier {
             admission,
             metrics: QueryMetrics::new(metrics),
             partials: Partials::new(limits.kept_parts, budget, metrics),
+            blocks: traces::Blocks::new(limits.kept_parts, budget, metrics),
             shared_logs: Sharing::new(shared.clone()),
             shared_metrics: Sharing::new(shared),
             limits,

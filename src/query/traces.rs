@@ -3,9 +3,15 @@
 //! `search` is the algorithm over anything that holds blocks of spans; here is what holds
 //! them, the store at one instant, and the asynchronous face.
 
+mod archive;
+mod blocks;
+mod parts;
 mod search;
 
+use std::ops::Deref;
 use std::sync::Arc;
+
+use futures::StreamExt;
 
 use super::answer::QueryError;
 use super::limits::QueryLimits;
@@ -13,12 +19,16 @@ use super::prune::internal;
 use super::{Querier, QueryStats};
 use crate::model::Timestamp;
 use crate::model::search::SpanMatcher;
-use crate::model::trace::{Operation, Trace, TraceId, TraceQuery};
+use crate::model::trace::{Operation, Span, Trace, TraceId, TraceQuery};
+use crate::runtime::pool::{Lane, Pool};
 use crate::store::index::{FilterView, NumberSet};
 use crate::store::snapshot::{SpanDay, SpanSnapshot};
-use crate::store::span::{BlockMeta, BlockNeed, SpanBlock, query_terms};
+use crate::store::span::{BlockMeta, BlockNeed, SpanBlock, TERMS, query_terms};
 use crate::store::{Store, StoreError};
-use search::{Bounds, SpanSource};
+pub use blocks::Blocks;
+use blocks::Worth;
+pub use parts::Where;
+use search::{Bounds, Job, SpanSource, Why};
 
 impl Querier {
     /// Complete traces with a span that is as wanted, newest first.
@@ -30,19 +40,31 @@ impl Querier {
         .await
     }
 
-    /// The ids of those traces, newest first.
+    /// One complete trace, in order of start.
+    pub async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
+        let mut parts = self.trace_parts(id, Where::Both);
+        let (mut spans, mut bytes) = (Vec::new(), 0);
+        while let Some(part) = parts.next().await {
+            let part = part?;
+            bytes += part.iter().map(search::memory).sum::<usize>();
+            if bytes > self.limits.max_result_bytes {
+                return Err(search::too_much(self.limits.max_result_bytes));
+            }
+            spans.extend(part);
+        }
+        spans.sort_by_key(|span: &Span| span.start); // stable: of equals the first to arrive
+        Ok((!spans.is_empty()).then_some(Trace {
+            id,
+            spans,
+            warnings: Vec::new(),
+        }))
+    }
+
+    /// Ids of the traces that [`Querier::find_traces`] finds, in the same order.
     pub async fn find_trace_ids(&self, query: TraceQuery) -> Result<Vec<TraceId>, QueryError> {
         let need = query_terms(&query);
         self.on_traces("trace_ids", move |source, bounds| {
             search::find_ids(source, &query, &need, bounds)
-        })
-        .await
-    }
-
-    /// One complete trace.
-    pub async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
-        self.on_traces("trace", move |source, bounds| {
-            Ok(search::complete(source, &[id], bounds)?.pop())
         })
         .await
     }
@@ -69,7 +91,7 @@ impl Querier {
     async fn on_traces<T: Send + 'static>(
         &self,
         name: &'static str,
-        work: impl FnOnce(&SpanSnapshot, &Bounds) -> Result<T, QueryError> + Send + 'static,
+        work: impl FnOnce(&Source, &Bounds) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let run = async {
             let running = self.admission.enter().await?;
@@ -83,15 +105,40 @@ impl Querier {
                 timeout,
                 max_bytes: max_result_bytes,
             };
-            let work = move |store: &Store| work(&store.spans().map_err(internal)?, &bounds);
+            let (pool, blocks) = (self.pool.clone(), self.blocks.clone());
+            let work = move |store: &Store| {
+                let snapshot = Arc::new(store.spans().map_err(internal)?);
+                let source = Source {
+                    snapshot,
+                    pool,
+                    blocks,
+                };
+                work(&source, &bounds)
+            };
             self.on_pool(work).await
         };
         self.metrics.count(name, run.await, |_| None::<QueryStats>)
     }
 }
 
+/// All spans at one instant, and what helps to read them. Cheap to clone.
+#[derive(Clone)]
+pub struct Source {
+    snapshot: Arc<SpanSnapshot>,
+    pool: Pool,
+    blocks: Blocks,
+}
+
+impl Deref for Source {
+    type Target = SpanSnapshot;
+
+    fn deref(&self) -> &SpanSnapshot {
+        &self.snapshot
+    }
+}
+
 /// A sealed block: its day in the snapshot and its number there.
-impl SpanSource for SpanSnapshot {
+impl SpanSource for Source {
     type Place = (usize, u32);
 
     fn open(&self) -> impl Iterator<Item = &SpanBlock> {
@@ -114,8 +161,14 @@ impl SpanSource for SpanSnapshot {
             if metas.is_empty() {
                 continue;
             }
-            if let Some((indexed_below, numbers)) = by_terms(span_day, need) {
-                metas.retain(|m| m.number >= indexed_below || numbers.contains(m.number));
+            if let Some((indexed_below, older, newer)) = by_terms(span_day, need) {
+                let holds = |set: &Option<NumberSet>, m: &BlockMeta| {
+                    set.as_ref().is_none_or(|set| set.contains(m.number))
+                };
+                metas.retain(|m| {
+                    m.number >= indexed_below
+                        || holds(&older, m) && (m.terms < TERMS || holds(&newer, m))
+                });
             }
             found.extend(
                 metas
@@ -140,10 +193,22 @@ impl SpanSource for SpanSnapshot {
         }
     }
 
-    fn read(&self, place: Self::Place) -> Result<Option<SpanBlock>, QueryError> {
+    fn read(&self, place: Self::Place, why: Why) -> Result<Option<Arc<SpanBlock>>, QueryError> {
         let partition = &self.days[place.0].partition;
+        let day = partition.id.day;
+        if let Some(block) = self.blocks.get(day, place.1) {
+            return Ok(Some(block));
+        }
         match partition.data(place.1, SpanBlock::decode) {
-            Ok(Ok(block)) => Ok(Some(block)),
+            Ok(Ok(block)) => {
+                let block = Arc::new(block);
+                let worth = match why {
+                    Why::Search => Worth::Little,
+                    Why::Traces => Worth::Much,
+                };
+                self.blocks.keep(day, place.1, &block, worth);
+                Ok(Some(block))
+            }
             Ok(Err(error)) => {
                 let at = format!("partition {} block {}", partition.name, place.1);
                 Err(QueryError::Internal(format!("{at}: {error}")))
@@ -151,6 +216,25 @@ impl SpanSource for SpanSnapshot {
             Err(StoreError::Gone(_)) => Ok(None),
             Err(error) => Err(internal(error)),
         }
+    }
+
+    fn run<T: Send + 'static>(&self, mut jobs: Vec<Job<Self, T>>) -> Result<Vec<T>, QueryError> {
+        if jobs.len() == 1
+            && let Some(job) = jobs.pop()
+        {
+            return Ok(vec![job(self)]);
+        }
+        let jobs = jobs.into_iter().map(|job| {
+            let source = self.clone();
+            Box::new(move || job(&source)) as Box<dyn FnOnce() -> T + Send>
+        });
+        self.pool
+            .join(Lane::Second, jobs.collect())
+            .map_err(|e| QueryError::Internal(e.to_string()))
+    }
+
+    fn width(&self) -> usize {
+        self.pool.threads()
     }
 
     fn places_of(&self, trace: TraceId) -> Result<Vec<Self::Place>, QueryError> {
@@ -184,14 +268,19 @@ impl SpanSource for SpanSnapshot {
     }
 }
 
-/// Numbers of the blocks of a day whose terms are as needed, and the number from which on the
-/// index knows nothing; `None` when it rules out nothing.
-fn by_terms(day: &SpanDay, need: &BlockNeed) -> Option<(u32, NumberSet)> {
+/// The number from which on the index knows nothing, and the numbers of the blocks of a day
+/// whose terms are as needed, of all and of those with newer terms; `None`: of every block.
+type ByTerms = (u32, Option<NumberSet>, Option<NumberSet>);
+
+/// `None` when the index rules out nothing.
+fn by_terms(day: &SpanDay, need: &BlockNeed) -> Option<ByTerms> {
     let found = day.partition.index.view().and_then(|view| match view {
         // The plan cares for overflowing words itself; no term is empty.
-        Some(view) => Ok(view
-            .search(&need.words, "", "")?
-            .map(|set| (view.indexed_below, set))),
+        Some(view) => Ok(Some((
+            view.indexed_below,
+            view.search(&need.words, "", "")?,
+            view.search(&need.newer, "", "")?,
+        ))),
         None => Ok(None),
     });
     found.unwrap_or_else(|error| {

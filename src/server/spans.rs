@@ -3,7 +3,6 @@
 use std::future::Future;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use crate::ingest::refusal::{Refusal, RefusalKind};
@@ -46,7 +45,7 @@ pub trait TraceReader: Send + Sync + 'static {
         query: TraceQuery,
     ) -> impl Future<Output = Result<Vec<Trace>, QueryError>> + Send;
 
-    /// Only the ids of those traces, in the same order.
+    /// The ids of the traces that [`TraceReader::find_traces`] finds, in the same order.
     fn find_trace_ids(
         &self,
         query: TraceQuery,
@@ -55,30 +54,24 @@ pub trait TraceReader: Send + Sync + 'static {
     /// One complete trace: from what retention keeps, else from the archive.
     fn trace(&self, id: TraceId) -> impl Future<Output = Result<Option<Trace>, QueryError>> + Send;
 
-    /// The same in pieces, for traces of any size: spans in no order, each once; nothing when
-    /// there is no such trace. Asked twice it gives the spans in the same order.
-    fn trace_parts(&self, id: TraceId) -> TraceParts
-    where
-        Self: Sized,
-    {
-        let _ = id;
-        futures::stream::once(async { Err(not_here("traces in pieces")) }).boxed()
-    }
+    /// The same in pieces of about half a MiB, for traces of any size: spans in no order, each
+    /// once; nothing when there is no such trace. Asked twice it gives the spans in the same
+    /// order, and maybe some that came meanwhile among them. Until it is dropped it books some
+    /// memory for each span that went by (128 bytes) and for four pieces, for who reads it.
+    fn trace_parts(&self, id: TraceId) -> TraceParts;
 
     /// Keeps a trace beyond retention; false when there is none. Doing it again changes nothing.
-    fn archive(&self, id: TraceId) -> impl Future<Output = Result<bool, QueryError>> + Send {
-        let _ = id;
-        async { Err(not_here("the archive")) }
-    }
+    fn archive(&self, id: TraceId) -> impl Future<Output = Result<bool, QueryError>> + Send;
 
-    /// Keeps spans beyond retention that somebody archives here. Doing it again changes nothing.
+    /// Keeps single spans beyond retention, whatever the rest of their traces; returns when
+    /// that is safe. A span that the archive has already changes nothing.
     fn archive_spans(
         &self,
         spans: Vec<Span>,
-    ) -> impl Future<Output = Result<(), QueryError>> + Send {
-        let _ = spans;
-        async { Err(not_here("the archive")) }
-    }
+    ) -> impl Future<Output = Result<(), QueryError>> + Send;
+
+    /// As [`TraceReader::trace_parts`], of the archive alone.
+    fn archived_parts(&self, id: TraceId) -> TraceParts;
 
     /// Who called whom, by the starts of the called spans; sorted.
     fn dependencies(

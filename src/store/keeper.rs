@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use super::chunk::ChunkReader;
 use super::error::StoreError;
 use super::inbox::{Ack, Internal};
-use super::layout::{LOW_WATER_KEY, POSITION_PREFIX, Signal};
+use super::layout::{ARCHIVE_FAMILY, LOW_WATER_KEY, POSITION_PREFIX, Signal};
 use super::partition::Partition;
 use super::seal::{analyze, span_words};
 use super::span::SpanBlock;
@@ -334,6 +334,9 @@ impl Accounts {
         m.streams.set(shared.streams.len() as i64);
         m.heads.set(heads as i64);
         m.delete_requests_waiting.set(waiting as i64);
+        let archive = shared.kv.disk_bytes(ARCHIVE_FAMILY);
+        m.archive_bytes
+            .set(i64::try_from(archive).unwrap_or(i64::MAX));
         m.journal_size
             .set(shared.journal_bytes.load(Ordering::Relaxed) as i64);
     }

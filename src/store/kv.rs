@@ -2,7 +2,8 @@
 //!
 //! K1. Families of days are written without RocksDB's own log: the journal is their log.
 //!     They are safe after [`Kv::flush`] returned, not before.
-//! K2. `meta` is written with RocksDB's log and a sync: safe when the call returns.
+//! K2. `meta` is written with RocksDB's log and a sync: safe when the call returns. `archive`
+//!     is written with the log, and safe after [`Kv::sync_log`].
 //! K3. Nothing in a day is overwritten except the small "sealed through" records, so blob
 //!     files need no garbage collection; but for delete requests, after which
 //!     [`Kv::compact`] drops what was overwritten.
@@ -17,7 +18,7 @@ use rocksdb::{
 };
 
 use super::error::StoreError;
-use super::layout::META_FAMILY;
+use super::layout::{ARCHIVE_FAMILY, META_FAMILY};
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
@@ -122,7 +123,9 @@ impl Kv {
             return Ok(Vec::new());
         }
         let mut names = Db::list_cf(&Options::default(), path).map_err(StoreError::kv)?;
-        names.retain(|name| name != "default" && name != META_FAMILY);
+        let days =
+            |name: &String| name != "default" && name != META_FAMILY && name != ARCHIVE_FAMILY;
+        names.retain(days);
         Ok(names)
     }
 
@@ -151,6 +154,27 @@ impl Kv {
 
     /// Writes a batch to a day's family (K1).
     pub fn write(&self, family: &str, batch: Batch) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.write_with(family, batch, &options)
+    }
+
+    /// Writes a batch with RocksDB's log, which is not synced (K2).
+    pub fn write_logged(&self, family: &str, batch: Batch) -> Result<(), StoreError> {
+        self.write_with(family, batch, &WriteOptions::default())
+    }
+
+    /// Makes all that was written with the log safe.
+    pub fn sync_log(&self) -> Result<(), StoreError> {
+        self.db.flush_wal(true).map_err(StoreError::kv)
+    }
+
+    fn write_with(
+        &self,
+        family: &str,
+        batch: Batch,
+        options: &WriteOptions,
+    ) -> Result<(), StoreError> {
         let handle = self.family(family)?;
         let mut writes = WriteBatch::default();
         for (key, value) in batch.0 {
@@ -159,9 +183,7 @@ impl Kv {
                 None => writes.delete_cf(&handle, key),
             }
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db.write_opt(writes, &options).map_err(StoreError::kv)
+        self.db.write_opt(writes, options).map_err(StoreError::kv)
     }
 
     /// Writes to `meta`; safe on return (K2). A `None` value deletes.
@@ -290,6 +312,22 @@ impl Kv {
                 "{family}: compaction left {bytes} bytes of what was deleted"
             ))),
         }
+    }
+
+    /// Bytes on disk of a family, about; 0 when there is none.
+    pub fn disk_bytes(&self, family: &str) -> u64 {
+        let Ok(handle) = self.family(family) else {
+            return 0;
+        };
+        let names = [
+            "rocksdb.total-sst-files-size",
+            "rocksdb.total-blob-file-size",
+        ];
+        let bytes = names.map(|name| self.db.property_int_value_cf(&handle, name));
+        bytes
+            .into_iter()
+            .map(|bytes| bytes.ok().flatten().unwrap_or(0))
+            .sum()
     }
 
     /// Bytes held by memtables and by the block cache.

@@ -5,7 +5,7 @@
 //!   FORMAT                 format version of the directory, decimal
 //!   LOCK                   held while a process has it open
 //!   journal/<first seq>.wpj
-//!   db/                    RocksDB: families `meta`, `log-YYYYMMDD`, `span-YYYYMMDD`
+//!   db/                    RocksDB: families `meta`, `archive`, `log-YYYYMMDD`, `span-YYYYMMDD`
 //!   index/log-YYYYMMDD/    tantivy
 //!   index/span-YYYYMMDD/   tantivy
 //! ```
@@ -33,6 +33,13 @@
 //! erasing/<family>    -> nothing; the day holds bytes of deleted lines until it is compacted
 //! ```
 //!
+//! The family `archive`, which is there once a trace was archived (archive.rs):
+//!
+//! ```text
+//! 00 trace id, block u32  -> span block, a blob if it is large (span.rs)
+//! 01 trace id             -> number of its blocks, u32
+//! ```
+//!
 //! A span day's family (the day of *arrival*, so that no clock of a sender opens old days):
 //!
 //! ```text
@@ -46,6 +53,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::model::trace::TraceId;
 use crate::model::{Day, StreamId};
 
 /// Version of everything below a data directory. Raised with every incompatible change.
@@ -53,6 +61,9 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Family of what belongs to no day.
 pub const META_FAMILY: &str = "meta";
+
+/// Family of traces kept beyond retention.
+pub const ARCHIVE_FAMILY: &str = "archive";
 
 /// Key in `meta`: sequence number below which the journal is no longer needed.
 pub const LOW_WATER_KEY: &[u8] = b"low-water";
@@ -176,6 +187,21 @@ pub fn number_key(prefix: u8, number: u32) -> [u8; 5] {
 pub fn stream_key(prefix: u8, stream: StreamId) -> [u8; 17] {
     let mut key = [prefix; 17];
     key[1..].copy_from_slice(&stream.to_bytes());
+    key
+}
+
+/// Key of a block of an archived trace.
+pub fn archive_block_key(trace: TraceId, number: u32) -> [u8; 21] {
+    let mut key = [0; 21];
+    key[1..17].copy_from_slice(&trace.0.to_be_bytes());
+    key[17..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key of the number of blocks of an archived trace.
+pub fn archive_count_key(trace: TraceId) -> [u8; 17] {
+    let mut key = [1; 17];
+    key[1..].copy_from_slice(&trace.0.to_be_bytes());
     key
 }
 

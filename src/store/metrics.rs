@@ -14,6 +14,7 @@ pub struct StoreMetrics {
     pub lines_repeated: Counter,
     pub tail_dropped_lines: Counter,
     pub spans_stored: Counter,
+    pub spans_repeated: Counter,
     pub chunks_sealed: Counter,
     pub blocks_sealed: Counter,
     pub sealed_line_bytes: Counter,
@@ -27,6 +28,9 @@ pub struct StoreMetrics {
     pub delete_requests: Counter,
     pub delete_requests_waiting: Gauge,
     pub lines_erased: Counter,
+    pub archived_traces: Counter,
+    pub archived_spans: Counter,
+    pub archive_bytes: Gauge,
 }
 
 impl StoreMetrics {
@@ -47,6 +51,10 @@ impl StoreMetrics {
                 "Lines that live tails missed because they read too slowly",
             ),
             spans_stored: m.counter("spans_stored", "Spans that entered a head"),
+            spans_repeated: m.counter(
+                "spans_repeated",
+                "Exact repetitions of spans that were dropped",
+            ),
             chunks_sealed: m.counter("chunks_sealed", "Chunks sealed"),
             blocks_sealed: m.counter("span_blocks_sealed", "Blocks of spans sealed"),
             sealed_line_bytes: m.counter("sealed_line_bytes", "Bytes of lines in sealed chunks"),
@@ -66,6 +74,9 @@ impl StoreMetrics {
                 "lines_erased",
                 "Lines that delete requests took off the disk",
             ),
+            archived_traces: m.counter("archived_traces", "Requests to archive a trace, done"),
+            archived_spans: m.counter("archived_spans", "Spans that entered the archive"),
+            archive_bytes: m.gauge("archive_disk_bytes", "Size of the archive on disk, about"),
         }
     }
 }

@@ -9,8 +9,10 @@
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
-//! L in `chunk/lines`, M in `patterns`, D in `partition`, I in `index`, E in `deletion`, W in `writer`, C in `keeper`.
+//! L in `chunk/lines`, M in `patterns`, D in `partition`, I in `index`, E in `deletion`, W in `writer`, C in `keeper`,
+//! R in `archive`.
 
+pub mod archive;
 pub mod chunk;
 pub mod codec;
 pub mod deletion;
@@ -75,6 +77,8 @@ struct Handle {
     eraser: Arc<Eraser>,
     eraser_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// Held by who archives.
+    archiving: Arc<tokio::sync::Mutex<()>>,
     /// Holds the lock on the directory.
     _lock: File,
 }

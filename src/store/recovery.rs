@@ -166,6 +166,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         eraser,
         eraser_thread: Mutex::new(Some(eraser_thread)),
         threads: Mutex::new(vec![writer_thread, keeper_thread]),
+        archiving: Arc::default(),
         _lock: lock,
     })))
 }

@@ -71,8 +71,10 @@ pub struct SpanDay {
 /// All spans at one instant.
 #[derive(Clone, Default)]
 pub struct SpanSnapshot {
-    /// Spans that are not sealed.
+    /// Spans that are not sealed, by day of arrival.
     pub open: Vec<Arc<SpanBlock>>,
+    /// The day of each of them.
+    pub open_days: Vec<Day>,
     pub frozen: Vec<Arc<FrozenSpans>>,
     /// By day of arrival, oldest first.
     pub days: Vec<SpanDay>,
@@ -195,6 +197,7 @@ pub fn spans(shared: &Shared) -> Result<SpanSnapshot, StoreError> {
                 .values()
                 .map(|head| Arc::new(head.block.block().clone()))
                 .collect(),
+            open_days: open.spans.keys().copied().collect(),
             frozen: open.frozen_spans.clone(),
             days: partitions
                 .into_iter()

@@ -13,6 +13,8 @@
 
 mod build;
 mod codec;
+mod fingerprint;
+mod likeness;
 mod terms;
 
 use std::ops::Range;
@@ -20,7 +22,9 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::build::{SealedSpanBlock, SpanBlockBuilder};
 pub use self::codec::SpanCodecError;
-pub use self::terms::{BlockNeed, BlockTerms, TagCensus, query_terms};
+pub use self::fingerprint::Fingerprints;
+pub use self::likeness::{Likeness, SpanHashes};
+pub use self::terms::{BlockNeed, BlockTerms, TERMS, TagCensus, query_terms};
 use crate::model::search::{SpanMatcher, ValueRef};
 use crate::model::time::Timestamp;
 use crate::model::trace::{Process, Span, SpanId, SpanLog, SpanRef, Tag, TagValue, TraceId};
@@ -38,6 +42,8 @@ pub struct BlockMeta {
     /// Nanoseconds.
     pub min_duration: u64,
     pub max_duration: u64,
+    /// Which terms the index has of it: 0 for those of older blocks, else [`TERMS`].
+    pub terms: u8,
 }
 
 impl BlockMeta {
@@ -170,6 +176,21 @@ impl SpanBlock {
 
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>()
+            + self.names.text.len()
+            + self.values.len()
+            + self.blobs.len()
+            + (self.names.len() + self.tag_lists.len() + self.warnings.len()) * 4
+            + self.tags.len() * size_of::<TagRow>()
+            + self.processes.len() * size_of::<ProcessRow>()
+            + self.traces.len() * size_of::<TraceId>()
+            + self.spans.len() * size_of::<SpanRow>()
+            + self.refs.len() * size_of::<SpanRef>()
+            + self.logs.len() * size_of::<LogRow>()
     }
 
     /// The distinct traces, in order of first appearance.

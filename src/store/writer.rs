@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
@@ -22,6 +23,7 @@ use super::deletion::{Deletion, DeletionLog, Deletions};
 use super::error::StoreError;
 use super::head::Through;
 use super::head::logs::{FrozenHead, Head, HeadKey};
+use super::head::recent::RecentSpans;
 use super::head::spans::{FrozenSpans, SpanHead};
 use super::inbox::{Ack, Append, Inbox, Internal, Next, Payload};
 use super::journal::record::{Cursor, RecordKind, decode_batch};
@@ -32,7 +34,7 @@ use super::metrics::StoreMetrics;
 use super::options::{Decoded, Options};
 use super::partition::Partition;
 use super::seal::{SealedBlock, SealedChunk, seal_logs, seal_spans};
-use super::span::TagCensus;
+use super::span::{SpanHashes, TagCensus};
 use super::streams::Streams;
 use super::sync::Syncer;
 use super::tail::{Taps, Watch};
@@ -197,6 +199,9 @@ pub struct Writer {
     /// During replay: what each head's day holds already.
     sealed_through: HashMap<HeadKey, Option<Through>>,
     spans_sealed_through: HashMap<Day, Option<Through>>,
+    span_hasher: RandomState,
+    span_hashes: SpanHashes,
+    recent_spans: RecentSpans,
     /// What the pool is sealing (W2).
     sealing: SealOrder<HeadKey, SealedChunk>,
     sealing_spans: SealOrder<Day, SealedBlock>,
@@ -224,6 +229,9 @@ impl Writer {
             replay: Some(replay),
             sealed_through: HashMap::new(),
             spans_sealed_through: HashMap::new(),
+            span_hasher: RandomState::default(),
+            span_hashes: SpanHashes::default(),
+            recent_spans: RecentSpans::default(),
             sealing: SealOrder::default(),
             sealing_spans: SealOrder::default(),
             census: (Day(0), Arc::default()),
@@ -267,7 +275,7 @@ impl Writer {
             }
             self.shared
                 .heads_account
-                .set(self.heads_bytes + self.frozen_bytes);
+                .set(self.heads_bytes + self.frozen_bytes + self.recent_spans.memory());
         }
     }
 
@@ -581,23 +589,37 @@ impl Writer {
                 }
             };
         }
+        let (mut stored, mut repeated) = (0u64, 0u64);
         for (span, entry) in batch.spans.iter().zip(0..) {
             let through = Through { seq, entry };
+            let likeness = self.span_hashes.take(&self.span_hasher, span);
+            // Also of what is sealed: its repetitions may be behind it in the journal.
+            let repeats = self.recent_spans.repeats(day, likeness);
             if done.is_some_and(|done| through <= done) {
+                continue;
+            }
+            if repeats {
+                repeated += 1;
+                if let Some(head) = open.spans.get_mut(&day) {
+                    head.through = through;
+                }
                 continue;
             }
             let head = open
                 .spans
                 .entry(day)
-                .or_insert_with(|| SpanHead::new(seq, now));
+                .or_insert_with(|| SpanHead::new(seq, now, self.span_hasher.clone()));
             let before = head.memory();
-            head.push(span, through);
+            head.push(span, &self.span_hashes, through);
             self.heads_bytes = (self.heads_bytes + head.memory()).saturating_sub(before);
-            shared.metrics.spans_stored.inc();
+            stored += 1;
             if head.is_full() {
                 self.freeze_span_head(&mut open, day);
             }
         }
+        drop(open);
+        shared.metrics.spans_stored.inc_by(stored);
+        shared.metrics.spans_repeated.inc_by(repeated);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod drilldown;
 mod files;
 mod jaeger_grpc;
 mod kept_results;
+mod large_traces;
 mod loki_cases;
 mod naive;
 mod otlp_logs;

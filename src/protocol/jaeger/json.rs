@@ -1,4 +1,5 @@
-//! Traces as the JSON that Jaeger's UI and Grafana read, written in one pass.
+//! Traces as the JSON that Jaeger's UI and Grafana read, written in one pass; span by span
+//! where a trace is too large to be in memory.
 //!
 //! Times and durations are whole microseconds. Integers keep all digits. A float that
 //! JSON has no number for (NaN, infinities) is written as text, where Jaeger fails.
@@ -6,11 +7,12 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::model::trace::{Operation, Process, RefType, Span, Tag, TagValue, Trace};
+use crate::model::trace::{Operation, Process, RefType, Span, Tag, TagValue, Trace, TraceId};
 
 /// How the JSON is laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,16 +34,100 @@ pub struct ErrorEntry {
 
 /// The envelope around traces.
 pub fn traces(traces: &[Trace], errors: &[ErrorEntry], layout: Layout) -> String {
-    let mut out = JsonWriter::new(layout);
-    envelope(&mut out, 0, errors, |out| {
-        out.array(|out| {
-            for trace in traces {
-                out.element();
-                write_trace(out, trace);
+    let mut writer = TracesWriter::new(layout);
+    for trace in traces {
+        // The id of the first span is the trace's.
+        let id = trace.spans.first().map_or(trace.id, |span| span.trace_id);
+        writer.begin_trace(id);
+        trace.spans.iter().for_each(|span| writer.span(span));
+        writer.end_trace(&trace.warnings);
+    }
+    writer.finish(errors)
+}
+
+/// The envelope around traces as it is written: `begin_trace`, `span`…, `end_trace`, again and
+/// again, then `finish`. What is written so far can be taken at any time.
+pub struct TracesWriter {
+    out: JsonWriter,
+    processes: Processes,
+}
+
+impl TracesWriter {
+    pub fn new(layout: Layout) -> Self {
+        let mut out = JsonWriter::new(layout);
+        out.open('{');
+        out.key("data");
+        out.open('[');
+        Self {
+            out,
+            processes: Processes::default(),
+        }
+    }
+
+    pub fn begin_trace(&mut self, id: TraceId) {
+        self.out.element();
+        self.out.open('{');
+        self.out.key("traceID");
+        self.out.display(id);
+        self.out.key("spans");
+        self.out.open('[');
+    }
+
+    pub fn span(&mut self, span: &Span) {
+        self.out.element();
+        write_span(&mut self.out, span, self.processes.index(&span.process));
+    }
+
+    pub fn end_trace(&mut self, warnings: &[String]) {
+        let Self { out, processes } = self;
+        out.close(']');
+        out.key("processes");
+        out.object(|out| {
+            for (index, process) in processes.known.iter().enumerate() {
+                out.key_of(|text| {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, "p{}", index + 1);
+                });
+                out.object(|out| {
+                    out.key("serviceName");
+                    out.string(&process.service);
+                    out.key("tags");
+                    write_tags(out, &process.tags);
+                });
             }
         });
-    });
-    out.text
+        out.key("warnings");
+        write_warnings(out, warnings);
+        out.close('}');
+        *processes = Processes::default();
+    }
+
+    /// Bytes written and not taken.
+    pub fn len(&self) -> usize {
+        self.out.text.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.out.text.is_empty()
+    }
+
+    /// Those of the trace that is being written, which are kept until its end.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    /// What was written since the last call.
+    pub fn take(&mut self) -> String {
+        std::mem::take(&mut self.out.text)
+    }
+
+    /// The rest.
+    pub fn finish(mut self, errors: &[ErrorEntry]) -> String {
+        self.out.close(']');
+        envelope_end(&mut self.out, 0, errors);
+        self.out.close('}');
+        self.out.text
+    }
 }
 
 /// The envelope around names: services, or the operations of one.
@@ -77,6 +163,22 @@ pub fn operations(operations: &[Operation], layout: Layout) -> String {
     out.text
 }
 
+/// The envelope of an answer that says no more than that it was done.
+pub fn archived(layout: Layout) -> String {
+    let mut out = JsonWriter::new(layout);
+    out.object(|out| {
+        out.key("data");
+        out.array(|_| {});
+        for key in ["total", "limit", "offset"] {
+            out.key(key);
+            out.number(0);
+        }
+        out.key("errors");
+        out.array(|_| {});
+    });
+    out.text
+}
+
 /// The envelope of an answer that is an error, with the newline that follows it.
 pub fn error(status: u16, message: &str, layout: Layout) -> String {
     let mut out = JsonWriter::new(layout);
@@ -99,53 +201,72 @@ fn envelope(
     out.object(|out| {
         out.key("data");
         data(out);
-        out.key("total");
-        out.number(total);
-        out.key("limit");
-        out.number(0);
-        out.key("offset");
-        out.number(0);
-        out.key("errors");
-        if errors.is_empty() {
-            out.raw("null");
-            return;
+        envelope_end(out, total, errors);
+    });
+}
+
+/// What follows the data.
+fn envelope_end(out: &mut JsonWriter, total: usize, errors: &[ErrorEntry]) {
+    out.key("total");
+    out.number(total);
+    out.key("limit");
+    out.number(0);
+    out.key("offset");
+    out.number(0);
+    out.key("errors");
+    if errors.is_empty() {
+        out.raw("null");
+        return;
+    }
+    out.array(|out| {
+        for error in errors {
+            out.element();
+            out.object(|out| {
+                if let Some(code) = error.code {
+                    out.key("code");
+                    out.number(code);
+                }
+                out.key("msg");
+                out.string(&error.message);
+                if let Some(trace_id) = &error.trace_id {
+                    out.key("traceID");
+                    out.string(trace_id);
+                }
+            });
         }
-        out.array(|out| {
-            for error in errors {
-                out.element();
-                out.object(|out| {
-                    if let Some(code) = error.code {
-                        out.key("code");
-                        out.number(code);
-                    }
-                    out.key("msg");
-                    out.string(&error.message);
-                    if let Some(trace_id) = &error.trace_id {
-                        out.key("traceID");
-                        out.string(trace_id);
-                    }
-                });
-            }
-        });
     });
 }
 
 /// Numbers processes in order of first use.
 #[derive(Default)]
-struct Processes<'a> {
-    known: Vec<&'a Process>,
+pub struct Processes {
+    known: Vec<Arc<Process>>,
     by_hash: HashMap<u64, Vec<usize>>,
+    /// The process looked at last: spans of one batch share theirs, and batches come one after
+    /// the other.
+    last: Option<(Arc<Process>, usize)>,
+    bytes: usize,
 }
 
-impl<'a> Processes<'a> {
+impl Processes {
+    /// Memory that the distinct ones take, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The process's index; equal processes share one.
-    fn index(&mut self, process: &'a Process) -> usize {
-        // Spans of one batch share theirs, and batches come one after the other.
-        if let Some(last) = self.known.last()
-            && std::ptr::eq(*last, process)
-        {
-            return self.known.len() - 1;
+    pub fn index(&mut self, process: &Arc<Process>) -> usize {
+        match &self.last {
+            Some((last, index)) if Arc::ptr_eq(last, process) => *index,
+            _ => {
+                let index = self.find(process);
+                self.last = Some((process.clone(), index));
+                index
+            }
         }
+    }
+
+    fn find(&mut self, process: &Arc<Process>) -> usize {
         let mut hasher = DefaultHasher::new();
         process.service.hash(&mut hasher);
         for tag in &process.tags {
@@ -156,47 +277,20 @@ impl<'a> Processes<'a> {
         }
         let same_hash = self.by_hash.entry(hasher.finish()).or_default();
         for &index in same_hash.iter() {
-            if self.known.get(index).is_some_and(|known| *known == process) {
+            if self.known.get(index).is_some_and(|known| known == process) {
                 return index;
             }
         }
-        self.known.push(process);
+        let tags = process.tags.iter().map(|tag| match &tag.value {
+            TagValue::String(text) => size_of::<Tag>() + tag.key.len() + text.len(),
+            TagValue::Binary(bytes) => size_of::<Tag>() + tag.key.len() + bytes.len(),
+            _ => size_of::<Tag>() + tag.key.len(),
+        });
+        self.bytes += 128 + process.service.len() + tags.sum::<usize>();
+        self.known.push(process.clone());
         same_hash.push(self.known.len() - 1);
         self.known.len() - 1
     }
-}
-
-fn write_trace(out: &mut JsonWriter, trace: &Trace) {
-    let mut processes = Processes::default();
-    out.object(|out| {
-        out.key("traceID");
-        // The id of the first span is the trace's.
-        out.display(trace.spans.first().map_or(trace.id, |span| span.trace_id));
-        out.key("spans");
-        out.array(|out| {
-            for span in &trace.spans {
-                out.element();
-                write_span(out, span, processes.index(&span.process));
-            }
-        });
-        out.key("processes");
-        out.object(|out| {
-            for (index, process) in processes.known.iter().enumerate() {
-                out.key_of(|text| {
-                    // Writing to a String cannot fail.
-                    let _ = write!(text, "p{}", index + 1);
-                });
-                out.object(|out| {
-                    out.key("serviceName");
-                    out.string(&process.service);
-                    out.key("tags");
-                    write_tags(out, &process.tags);
-                });
-            }
-        });
-        out.key("warnings");
-        write_warnings(out, &trace.warnings);
-    });
 }
 
 fn write_span(out: &mut JsonWriter, span: &Span, process: usize) {
@@ -328,15 +422,25 @@ impl JsonWriter {
 
     #[inline]
     fn nested(&mut self, open: char, close: char, inside: impl FnOnce(&mut Self)) {
-        self.text.push(open);
+        self.open(open);
+        inside(self);
+        self.close(close);
+    }
+
+    #[inline]
+    fn open(&mut self, bracket: char) {
+        self.text.push(bracket);
         self.depth += 1;
         self.empty = true;
-        inside(self);
+    }
+
+    #[inline]
+    fn close(&mut self, bracket: char) {
         self.depth -= 1;
         if !self.empty {
             self.line();
         }
-        self.text.push(close);
+        self.text.push(bracket);
         // Whatever is around holds this now.
         self.empty = false;
     }

@@ -9,6 +9,8 @@
 //! T4. An answer too large or too late is an error, never a part of the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -22,10 +24,13 @@ use crate::store::span::{BlockNeed, SpanBlock};
 /// Number of traces when the query doesn't say.
 const DEFAULT_LIMIT: usize = 100;
 
+/// Part of the work on a source.
+pub type Job<S, T> = Box<dyn FnOnce(&S) -> T + Send>;
+
 /// Where spans lie, at one instant: each in exactly one block.
-pub trait SpanSource {
+pub trait SpanSource: Sized + 'static {
     /// Names a sealed block.
-    type Place: Copy + Ord;
+    type Place: Copy + Ord + Send + 'static;
 
     /// Blocks in memory.
     fn open(&self) -> impl Iterator<Item = &SpanBlock>;
@@ -41,7 +46,13 @@ pub trait SpanSource {
     fn may_match(&self, place: Self::Place, need: &BlockNeed) -> Result<bool, QueryError>;
 
     /// A sealed block; `None` when it was dropped meanwhile.
-    fn read(&self, place: Self::Place) -> Result<Option<SpanBlock>, QueryError>;
+    fn read(&self, place: Self::Place, why: Why) -> Result<Option<Arc<SpanBlock>>, QueryError>;
+
+    /// Runs jobs, maybe at the same time, and gives their results in order.
+    fn run<T: Send + 'static>(&self, jobs: Vec<Job<Self, T>>) -> Result<Vec<T>, QueryError>;
+
+    /// How many jobs run at the same time.
+    fn width(&self) -> usize;
 
     /// Sealed blocks with spans of a trace.
     fn places_of(&self, trace: TraceId) -> Result<Vec<Self::Place>, QueryError>;
@@ -49,6 +60,20 @@ pub trait SpanSource {
     /// Visits `service 00 operation 00 kind` of all sealed spans, maybe repeatedly.
     fn operations(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), QueryError>;
 }
+
+/// What a block is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Spans that match may be in it.
+    Search,
+    /// Spans of a trace are in it.
+    Traces,
+}
+
+/// Blocks that are searched before it is looked whether that was enough: at first, and at most.
+/// It doubles in between, so that at most half of them are read in vain.
+const FIRST_WAVE: usize = 2;
+const LARGEST_WAVE: usize = 32;
 
 /// What one answer may cost.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +86,19 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    fn check(&self) -> Result<(), QueryError> {
+    pub fn check(&self) -> Result<(), QueryError> {
         if Instant::now() < self.deadline {
             Ok(())
         } else {
             Err(QueryError::Timeout(self.timeout))
         }
+    }
+
+    fn book(&self, taken: &AtomicUsize, bytes: usize) -> Result<(), QueryError> {
+        if taken.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max_bytes {
+            return Err(too_much(self.max_bytes));
+        }
+        Ok(())
     }
 }
 
@@ -80,7 +112,7 @@ pub fn find<S: SpanSource>(
     complete(source, &find_ids(source, query, need, bounds)?, bounds)
 }
 
-/// The ids of the traces that answer a query, newest first.
+/// Their ids.
 pub fn find_ids<S: SpanSource>(
     source: &S,
     query: &TraceQuery,
@@ -98,18 +130,58 @@ pub fn find_ids<S: SpanSource>(
     }
     let mut candidates = source.candidates(&matcher, need)?;
     candidates.sort_unstable();
-    while let Some((max_start, place)) = candidates.pop() {
-        if newest.floor().is_some_and(|floor| floor > max_start) {
-            break;
+    let question = Arc::new((matcher, need.clone()));
+    let mut wave = FIRST_WAVE;
+    loop {
+        let floor = newest.floor();
+        let mut places = Vec::with_capacity(wave);
+        while places.len() < wave
+            && let Some((max_start, place)) = candidates.pop()
+        {
+            if floor.is_some_and(|floor| floor > max_start) {
+                candidates.clear();
+                break;
+            }
+            places.push(place);
+        }
+        if places.is_empty() {
+            return Ok(newest.ids());
         }
         bounds.check()?;
-        if source.may_match(place, need)?
-            && let Some(block) = source.read(place)?
-        {
-            newest.look_into(&block, &matcher);
+        wave = (wave * 2).min(LARGEST_WAVE);
+        let share = places.len().div_ceil(source.width());
+        let jobs = places.chunks(share).map(|places| {
+            let (places, question) = (places.to_vec(), question.clone());
+            let job = move |source: &S| look_into(source, &places, &question.0, &question.1);
+            Box::new(job) as Job<S, _>
+        });
+        let found: Vec<Result<Vec<(Timestamp, TraceId)>, QueryError>> =
+            source.run(jobs.collect())?;
+        for found in found {
+            for (start, id) in found? {
+                newest.offer(start, id);
+            }
         }
     }
-    Ok(newest.ids())
+}
+
+/// Starts and traces of the spans of these blocks that match.
+fn look_into<S: SpanSource>(
+    source: &S,
+    places: &[S::Place],
+    matcher: &SpanMatcher,
+    need: &BlockNeed,
+) -> Result<Vec<(Timestamp, TraceId)>, QueryError> {
+    let mut found = Vec::new();
+    for place in places {
+        if source.may_match(*place, need)?
+            && let Some(block) = source.read(*place, Why::Search)?
+        {
+            let matching = block.search(matcher).into_iter();
+            found.extend(matching.map(|n| (block.start_of(n), block.trace_of(n))));
+        }
+    }
+    Ok(found)
 }
 
 /// All spans of these traces (T3), in this order; traces without a span are left out.
@@ -127,30 +199,35 @@ pub fn complete<S: SpanSource>(
     }
     let mut traces: Vec<Collected> = Vec::new();
     traces.resize_with(ids.len(), Collected::default);
-    let mut bytes = 0;
-    let mut take = |block: &SpanBlock, which: &mut dyn Iterator<Item = usize>| {
-        for n in which {
-            for span in block.spans_of(ids[n]) {
-                bytes += traces[n].take(span);
-                if bytes > bounds.max_bytes {
-                    return Err(QueryError::TooMuch(format!(
-                        "the traces take more than {} MiB; lower the limit of the query",
-                        bounds.max_bytes >> 20
-                    )));
-                }
-            }
+    let mut places = places.into_iter();
+    let (all_ids, taken): (Arc<[TraceId]>, _) = (ids.into(), Arc::new(AtomicUsize::new(0)));
+    loop {
+        let wave: Vec<_> = places.by_ref().take(LARGEST_WAVE).collect();
+        if wave.is_empty() {
+            break;
         }
-        Ok(())
-    };
-    for (place, which) in places {
-        bounds.check()?;
-        if let Some(block) = source.read(place)? {
-            take(&block, &mut which.into_iter())?;
+        let share = wave.len().div_ceil(source.width());
+        let jobs = wave.chunks(share).map(|places| {
+            let (places, ids, taken) = (places.to_vec(), all_ids.clone(), taken.clone());
+            let bounds = *bounds;
+            let job = move |source: &S| gather(source, &places, &ids, &taken, &bounds);
+            Box::new(job) as Job<S, _>
+        });
+        // In the order of places, so that of equal starts the first to arrive comes first.
+        let parts: Vec<Result<Vec<(usize, Span)>, QueryError>> = source.run(jobs.collect())?;
+        for part in parts {
+            for (n, span) in part? {
+                traces[n].take(span);
+            }
         }
     }
     for block in source.open() {
         bounds.check()?;
-        take(block, &mut (0..ids.len()))?;
+        for (n, id) in ids.iter().enumerate() {
+            for span in block.spans_of(*id) {
+                bounds.book(&taken, traces[n].take(span))?;
+            }
+        }
     }
     let collected = ids
         .iter()
@@ -166,6 +243,36 @@ pub fn complete<S: SpanSource>(
             }
         })
         .collect())
+}
+
+pub fn too_much(max_bytes: usize) -> QueryError {
+    QueryError::TooMuch(format!(
+        "the traces take more than {} MiB; lower the limit of the query",
+        max_bytes >> 20
+    ))
+}
+
+/// The spans of some traces in sealed blocks, each with the number of its trace.
+fn gather<S: SpanSource>(
+    source: &S,
+    places: &[(S::Place, Vec<usize>)],
+    ids: &[TraceId],
+    taken: &AtomicUsize,
+    bounds: &Bounds,
+) -> Result<Vec<(usize, Span)>, QueryError> {
+    let mut found = Vec::new();
+    for (place, which) in places {
+        bounds.check()?;
+        if let Some(block) = source.read(*place, Why::Traces)? {
+            for n in which {
+                for span in block.spans_of(ids[*n]) {
+                    bounds.book(taken, memory(&span))?;
+                    found.push((*n, span));
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Names of all services, sorted.
@@ -305,7 +412,8 @@ impl Collected {
     }
 }
 
-fn memory(span: &Span) -> usize {
+/// Memory that a span takes, bytes, about; its process is shared.
+pub fn memory(span: &Span) -> usize {
     let tags = |tags: &[Tag]| -> usize {
         let value = |tag: &Tag| match &tag.value {
             TagValue::String(text) => text.len(),

@@ -18,6 +18,10 @@ use crate::telemetry::metrics::Metrics;
 const NOW: Timestamp = 20_000 * DAY + DAY / 2;
 
 fn querier(path: &Path) -> Querier {
+    querier_of(path, Clock::fixed(NOW), None)
+}
+
+fn querier_of(path: &Path, clock: Clock, retention: Option<Duration>) -> Querier {
     let (pool, budget, metrics) = (
         Pool::new(2).unwrap(),
         Budget::new(256 << 20),
@@ -26,13 +30,13 @@ fn querier(path: &Path) -> Querier {
     let options = Options {
         path: path.to_owned(),
         durability: Durability::Sync,
-        retention: None,
+        retention,
         min_free_bytes: 0,
         mine_patterns: true,
         deletion: DeletionOptions::default(),
         decoder: Arc::new(|_| Err("no protocol here".into())),
         on_failure: Arc::new(|error| panic!("{error}")),
-        clock: Clock::fixed(NOW),
+        clock,
         pool: pool.clone(),
         budget: budget.clone(),
         metrics: metrics.clone(),
@@ -194,7 +198,11 @@ async fn searches_find_the_same_in_heads_and_in_sealed_blocks() {
     );
 
     // The index is asked, and answers.
-    let snapshot = querier.store.spans().unwrap();
+    let snapshot = Source {
+        snapshot: Arc::new(querier.store.spans().unwrap()),
+        pool: querier.pool.clone(),
+        blocks: querier.blocks.clone(),
+    };
     let candidates = |query: &TraceQuery| {
         let need = query_terms(query);
         snapshot
@@ -205,6 +213,15 @@ async fn searches_find_the_same_in_heads_and_in_sealed_blocks() {
     assert!(candidates(&query("web", "", &[], 1)) >= 5);
     assert_eq!(candidates(&query("other", "", &[], 1)), 0);
     assert_eq!(candidates(&query("web", "", &[("status", "404")], 1)), 0);
+    assert_eq!(candidates(&query("api", "", &[("status", "201")], 1)), 0);
+    for operation in ["", "GET /"] {
+        let slow = |least: u64| TraceQuery {
+            duration_min: Some(least),
+            ..query("web", operation, &[], 1)
+        };
+        assert!(candidates(&slow(45_000)) >= 5);
+        assert_eq!(candidates(&slow(70_000)), 0);
+    }
     querier.store.stop().unwrap();
 }
 
@@ -231,4 +248,109 @@ fn push_later(querier: &Querier, trace: u64) {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+async fn parts(querier: &Querier, id: TraceId, which: Where) -> Vec<Vec<Span>> {
+    let parts: Vec<_> = querier.trace_parts(id, which).collect().await;
+    parts.into_iter().map(Result::unwrap).collect()
+}
+
+/// One of many spans of a trace, with a text so long.
+fn one_of_many(n: u64, text: usize) -> Span {
+    Span {
+        trace_id: TraceId(9),
+        span_id: SpanId(n),
+        start: NOW - n as i64,
+        tags: vec![Tag::string("text", format!("{n:0text$}"))],
+        ..spans(0).remove(0)
+    }
+}
+
+#[tokio::test]
+async fn a_large_trace_comes_in_pieces_each_span_once_and_always_in_the_same_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let querier = querier(dir.path());
+    let id = TraceId(9);
+    assert!(parts(&querier, id, Where::Both).await.is_empty());
+    let all: Vec<Span> = (0..3000).map(|n| one_of_many(n, 1000)).collect();
+    for batch in all.chunks(500) {
+        push(&querier, batch.to_vec()).await;
+        push(&querier, spans(77)).await;
+    }
+    // What is sent again is no longer recognised after a start, and left out in reading.
+    let before = parts(&querier, id, Where::Both).await;
+    assert!(before.len() >= 4, "{} pieces", before.len());
+    assert_eq!(before.concat(), all);
+    querier.store.flush().await.unwrap();
+    assert_eq!(parts(&querier, id, Where::Both).await, before);
+    querier.store.stop().unwrap();
+    drop(querier);
+    let querier = self::querier(dir.path());
+    push(&querier, all[..700].to_vec()).await;
+    assert_eq!(parts(&querier, id, Where::Both).await.concat(), all);
+    assert_eq!(querier.trace(id).await.unwrap().unwrap().spans.len(), 3000);
+    // Who stops listening gives back what was booked.
+    let account = &querier.admission;
+    let mut stream = querier.trace_parts(id, Where::Both);
+    stream.next().await.unwrap().unwrap();
+    assert!(account.used() >= 2 << 20);
+    drop(stream);
+    assert_eq!(account.used(), 0);
+    querier.store.stop().unwrap();
+}
+
+#[tokio::test]
+async fn an_archived_trace_outlives_retention() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, kept) = (Clock::fixed(NOW), Some(Duration::from_secs(2 * 86_400)));
+    let querier = querier_of(dir.path(), clock.clone(), kept);
+    let id = TraceId(9);
+    assert!(!querier.archive(id).await.unwrap());
+    assert!(!dir.path().join("db/archive").exists());
+    let all: Vec<Span> = (0..2000).map(|n| one_of_many(n, 100)).collect();
+    push(&querier, all[..1500].to_vec()).await;
+    push(&querier, spans(5)).await;
+    let of_five = spans(5)[0].trace_id;
+    assert!(querier.archive(id).await.unwrap());
+    querier.store.flush().await.unwrap();
+    // Again, and with spans that came late.
+    assert!(querier.archive(id).await.unwrap());
+    push(&querier, all[1500..].to_vec()).await;
+    let archived = parts(&querier, id, Where::Archive).await.concat();
+    assert_eq!(archived, all[..1500]);
+    assert_eq!(parts(&querier, id, Where::Both).await.concat(), all);
+    assert!(querier.archive(id).await.unwrap());
+    let archived = parts(&querier, id, Where::Archive).await.concat();
+    assert_eq!(archived, all);
+    // Single spans, twice, one of them known.
+    let single = [all[3].clone(), spans(5)[1].clone(), spans(5)[1].clone()];
+    querier.archive_spans(single.to_vec()).await.unwrap();
+    querier.archive_spans(single.to_vec()).await.unwrap();
+    assert_eq!(parts(&querier, id, Where::Archive).await.concat(), all);
+    let five = parts(&querier, of_five, Where::Archive).await.concat();
+    assert_eq!(five, [spans(5)[1].clone()]);
+    assert_eq!(
+        querier.trace(of_five).await.unwrap().unwrap().spans,
+        spans(5)
+    );
+
+    querier.store.stop().unwrap();
+    drop(querier);
+    clock.set(NOW + 10 * DAY);
+    let querier = querier_of(dir.path(), clock, kept);
+    while !querier
+        .store
+        .partitions(crate::store::layout::Signal::Spans)
+        .is_empty()
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(parts(&querier, id, Where::Kept).await.is_empty());
+    let mut by_start = all.clone();
+    by_start.sort_by_key(|span| span.start);
+    assert_eq!(querier.trace(id).await.unwrap().unwrap().spans, by_start);
+    assert!(find(&querier, query("web", "", &[], 9)).await.is_empty());
+    assert!(querier.archive(id).await.unwrap(), "it is there");
+    assert!(!querier.archive(TraceId(1)).await.unwrap());
+    querier.store.stop().unwrap();
 }

@@ -9,6 +9,7 @@ pub mod query_http;
 pub mod query_v3;
 pub mod sampling;
 pub mod storage;
+mod trace_json;
 pub mod transform;
 
 use axum::response::{IntoResponse, Response};

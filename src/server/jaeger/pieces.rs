@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::model::trace::{Span, Tag, TagValue, Trace, TraceId, TraceQuery};
-use crate::protocol::jaeger::adjust::adjust;
+use crate::protocol::jaeger::adjust::{Adjustments, Changed, Observer, adjust};
 use crate::protocol::jaeger::summary::{Summarizer, Summary};
 use crate::query::answer::QueryError;
 use crate::server::spans::{TraceParts, TraceReader};
@@ -26,26 +26,88 @@ pub enum Form {
     },
 }
 
+/// Pieces that are held; a trace of more is read twice.
+const HELD_PIECES: usize = 4;
+
 /// The spans of one trace; nothing when there is none.
 pub fn of_trace<R: TraceReader>(reader: &Arc<R>, id: TraceId, form: Form) -> TraceParts {
-    let parts = reader.trace_parts(id);
     let Form::Adjusted { max_clock_skew } = form else {
-        return parts;
+        return reader.trace_parts(id);
     };
-    let whole = async move {
-        let mut spans: Vec<Span> = parts.try_concat().await?;
-        spans.sort_by_key(|span| span.start);
-        let mut trace = Trace {
-            id,
-            spans,
-            warnings: Vec::new(),
-        };
-        adjust(&mut trace, max_clock_skew);
-        Ok(trace.spans)
-    };
-    stream::once(whole)
-        .try_filter(|spans| std::future::ready(!spans.is_empty()))
+    let reader = reader.clone();
+    stream::once(async move { adjusted(&*reader, id, max_clock_skew).await })
+        .try_flatten()
         .boxed()
+}
+
+/// What is shown of a span depends on the others of its trace. Of a large one they are looked
+/// at first, and the trace is read again.
+async fn adjusted<R: TraceReader>(
+    reader: &R,
+    id: TraceId,
+    max_clock_skew: u64,
+) -> Result<TraceParts, QueryError> {
+    let mut parts = reader.trace_parts(id);
+    let mut spans = Vec::new();
+    for _ in 0..HELD_PIECES {
+        match parts.try_next().await? {
+            Some(part) => spans.extend(part),
+            None if spans.is_empty() => return Ok(stream::empty().boxed()),
+            None => {
+                spans.sort_by_key(|span| span.start);
+                let mut trace = Trace {
+                    id,
+                    spans,
+                    warnings: Vec::new(),
+                };
+                adjust(&mut trace, max_clock_skew);
+                return Ok(stream::iter([Ok(trace.spans)]).boxed());
+            }
+        }
+    }
+    let mut observer = Observer::default();
+    loop {
+        spans.drain(..).for_each(|span| observer.observe(&span));
+        match parts.try_next().await? {
+            Some(part) => spans = part,
+            None => break,
+        }
+    }
+    let second = SecondReading {
+        left: observer.len(),
+        adjustments: observer.finish(max_clock_skew),
+        parts: reader.trace_parts(id),
+        _first: parts,
+    };
+    Ok(stream::try_unfold(second, SecondReading::next).boxed())
+}
+
+struct SecondReading {
+    /// Spans that are still to come.
+    left: usize,
+    adjustments: Adjustments,
+    parts: TraceParts,
+    /// At its end; what it booked is for the adjustments.
+    _first: TraceParts,
+}
+
+impl SecondReading {
+    async fn next(mut self) -> Result<Option<(Vec<Span>, Self)>, QueryError> {
+        let changed = |error: Changed| QueryError::Busy(error.to_string());
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let Some(mut part) = self.parts.try_next().await? else {
+            return Err(changed(Changed));
+        };
+        // What came meanwhile is not shown.
+        part.truncate(self.left);
+        for span in &mut part {
+            self.adjustments.apply(span).map_err(changed)?;
+        }
+        self.left -= part.len();
+        Ok(Some((part, self)))
+    }
 }
 
 /// The traces that answer a query, newest first, as a stream for each.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use http::header::CONTENT_TYPE;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
@@ -14,11 +14,12 @@ use crate::model::time::HOUR;
 use crate::model::trace::{Trace, TraceId, TraceQuery};
 use crate::protocol::jaeger::adjust::adjust;
 use crate::protocol::jaeger::duration;
-use crate::protocol::jaeger::json::{self, ErrorEntry, Layout};
+use crate::protocol::jaeger::json::{self, Layout};
 use crate::query::answer::QueryError;
 use crate::runtime::clock::Clock;
 use crate::server::spans::TraceReader;
 
+use super::trace_json::{Missing, TracesAnswer};
 use super::{go_error, query_pairs};
 
 /// Where queries are answered; an empty address switches a port off.
@@ -67,6 +68,7 @@ pub fn router<R: TraceReader>(reader: Arc<R>, clock: Clock, options: &QueryOptio
         .route("/api/operations", get(operations::<R>))
         .route("/api/traces", get(find::<R>))
         .route("/api/traces/{id}", get(trace::<R>))
+        .route("/api/archive/{id}", post(archive::<R>))
         .route("/api", any(unknown))
         .route("/api/{*rest}", any(unknown))
         .with_state(Arc::new(Api {
@@ -125,31 +127,29 @@ async fn operations<R: TraceReader>(State(api): State<Arc<Api<R>>>, uri: Uri) ->
 
 async fn find<R: TraceReader>(State(api): State<Arc<Api<R>>>, uri: Uri) -> Response {
     let params = Params::of(&uri);
-    answer(&params, |layout| {
+    respond(&params, |layout| {
         let (params, api) = (&params, &api);
         async move {
             let raw = params.bool("raw")?;
             let ids = params.trace_ids()?;
-            let mut errors = Vec::new();
-            let mut traces = Vec::new();
-            if ids.is_empty() {
-                traces = api
-                    .reader
-                    .find_traces(params.trace_query(api.clock.now())?)
-                    .await?;
+            if !ids.is_empty() {
+                let answer = api.traces(ids, raw, Missing::Told, layout);
+                return answer.respond().await;
             }
-            for id in ids {
-                match api.reader.trace(id).await? {
-                    Some(trace) => traces.push(trace),
-                    None => errors.push(ErrorEntry {
-                        code: None,
-                        message: NO_TRACE.into(),
-                        trace_id: Some(id.to_string()),
-                    }),
+            let query = params.trace_query(api.clock.now())?;
+            match api.reader.find_traces(query.clone()).await {
+                Ok(mut traces) => {
+                    api.adjust(&mut traces, raw);
+                    Ok(json_response(json::traces(&traces, &[], layout)))
                 }
+                // Together they are too large to be in memory: one after the other.
+                Err(QueryError::TooMuch(_)) => {
+                    let ids = api.reader.find_trace_ids(query).await?;
+                    let answer = api.traces(ids, raw, Missing::LeftOut, layout);
+                    answer.respond().await
+                }
+                Err(error) => Err(error.into()),
             }
-            api.adjust(&mut traces, raw);
-            Ok(json::traces(&traces, &errors, layout))
         }
     })
     .await
@@ -157,21 +157,36 @@ async fn find<R: TraceReader>(State(api): State<Arc<Api<R>>>, uri: Uri) -> Respo
 
 async fn trace<R: TraceReader>(State(api): State<Arc<Api<R>>>, uri: Uri) -> Response {
     let params = Params::of(&uri);
-    answer(&params, |layout| {
+    respond(&params, |layout| {
         let (params, api, uri) = (&params, &api, &uri);
         async move {
-            let id = uri.path().strip_prefix("/api/traces/").unwrap_or_default();
-            let id = parse_trace_id(&percent_decode(id))
-                .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error))?;
+            let id = path_id(uri, "/api/traces/")?;
             // `start` and `end` are hints that some senders give in the wrong unit.
             let raw = params.bool("raw")?;
-            let found = api.reader.trace(id).await?;
-            let mut traces = [found.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, NO_TRACE))?];
-            api.adjust(&mut traces, raw);
-            Ok(json::traces(&traces, &[], layout))
+            let answer = api.traces(vec![id], raw, Missing::Fails, layout);
+            answer.respond().await
         }
     })
     .await
+}
+
+async fn archive<R: TraceReader>(State(api): State<Arc<Api<R>>>, uri: Uri) -> Response {
+    answer(&Params::of(&uri), |layout| async move {
+        let id = path_id(&uri, "/api/archive/")?;
+        if api.reader.archive(id).await? {
+            Ok(json::archived(layout))
+        } else {
+            Err(Failure::new(StatusCode::NOT_FOUND, NO_TRACE))
+        }
+    })
+    .await
+}
+
+/// The trace id at the end of a path.
+fn path_id(uri: &Uri, before: &str) -> Result<TraceId, Failure> {
+    let id = uri.path().strip_prefix(before).unwrap_or_default();
+    parse_trace_id(&percent_decode(id))
+        .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error))
 }
 
 /// Jaeger 1.31 would answer its UI's page; a client of the API is better off with the truth.
@@ -180,9 +195,21 @@ async fn unknown(uri: Uri) -> Response {
     failure.into_response(Params::of(&uri).layout())
 }
 
-const NO_TRACE: &str = "trace not found";
+pub(super) const NO_TRACE: &str = "trace not found";
 
-impl<R> Api<R> {
+impl<R: TraceReader> Api<R> {
+    /// An answer with these traces.
+    fn traces(
+        &self,
+        ids: Vec<TraceId>,
+        raw: bool,
+        missing: Missing,
+        layout: Layout,
+    ) -> TracesAnswer<R> {
+        let max_skew = (!raw).then_some(self.max_clock_skew);
+        TracesAnswer::new(self.reader.clone(), ids, max_skew, missing, layout)
+    }
+
     fn adjust(&self, traces: &mut [Trace], raw: bool) {
         if !raw {
             for trace in traces {
@@ -198,22 +225,40 @@ where
     F: FnOnce(Layout) -> A,
     A: Future<Output = Result<String, Failure>>,
 {
+    respond(params, |layout| {
+        let body = handler(layout);
+        async { body.await.map(json_response) }
+    })
+    .await
+}
+
+/// Runs a handler and dresses its failure.
+async fn respond<F, A>(params: &Params, handler: F) -> Response
+where
+    F: FnOnce(Layout) -> A,
+    A: Future<Output = Result<Response, Failure>>,
+{
     let layout = params.layout();
     match handler(layout).await {
-        Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok(answer) => answer,
         Err(failure) => failure.into_response(layout),
     }
 }
 
+fn json_response(body: String) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 /// A status and what to say with it.
-#[derive(Debug, PartialEq, Eq)]
-struct Failure {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Failure {
     status: StatusCode,
     message: String,
 }
 
 impl Failure {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
             message: message.into(),

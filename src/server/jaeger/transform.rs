@@ -51,6 +51,9 @@ fn refusal(status: StatusCode, why: &str) -> Response {
 
 /// The traces of an export in order of their first spans; all of it or nothing.
 fn shown(body: &[u8]) -> Result<Vec<Trace>, String> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not a JSON object with resourceSpans".into());
+    }
     let export = otlp::decode_shown(body).map_err(|error| error.message)?;
     if export.rejected > 0 {
         return Err(export.message);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::*;
@@ -14,6 +15,7 @@ pub struct Memory {
     pub received: Mutex<Vec<(SpanBatch, SpanFormat, Bytes)>>,
     pub refusal: Mutex<Option<Refusal>>,
     pub queries: Mutex<Vec<TraceQuery>>,
+    pub archived: Mutex<Vec<Span>>,
 }
 
 impl Memory {
@@ -124,8 +126,34 @@ impl TraceReader for Memory {
     }
 
     async fn find_trace_ids(&self, query: TraceQuery) -> Result<Vec<TraceId>, QueryError> {
-        let traces = self.find_traces(query).await?;
-        Ok(traces.into_iter().map(|trace| trace.id).collect())
+        let found = self.find_traces(query).await?;
+        Ok(found.into_iter().map(|trace| trace.id).collect())
+    }
+
+    fn trace_parts(&self, id: TraceId) -> TraceParts {
+        parts(self.spans(), id)
+    }
+
+    fn archived_parts(&self, id: TraceId) -> TraceParts {
+        parts(self.archived.lock().clone(), id)
+    }
+
+    async fn archive(&self, id: TraceId) -> Result<bool, QueryError> {
+        let found = self.trace(id).await?;
+        let known = found.is_some();
+        self.archive_spans(found.map_or_else(Vec::new, |trace| trace.spans))
+            .await?;
+        Ok(known)
+    }
+
+    async fn archive_spans(&self, spans: Vec<Span>) -> Result<(), QueryError> {
+        let mut archived = self.archived.lock();
+        for span in spans {
+            if !archived.contains(&span) {
+                archived.push(span);
+            }
+        }
+        Ok(())
     }
 
     async fn trace(&self, id: TraceId) -> Result<Option<Trace>, QueryError> {
@@ -140,17 +168,13 @@ impl TraceReader for Memory {
             warnings: vec![],
         }))
     }
+}
 
-    /// In pieces of three.
-    fn trace_parts(&self, id: TraceId) -> TraceParts {
-        let spans: Vec<Span> = self
-            .spans()
-            .into_iter()
-            .filter(|span| span.trace_id == id)
-            .collect();
-        let parts: Vec<_> = spans.chunks(3).map(|part| Ok(part.to_vec())).collect();
-        futures::stream::iter(parts).boxed()
-    }
+/// Three spans at a time.
+fn parts(mut spans: Vec<Span>, id: TraceId) -> TraceParts {
+    spans.retain(|span| span.trace_id == id);
+    let parts: Vec<_> = spans.chunks(3).map(|part| Ok(part.to_vec())).collect();
+    futures::stream::iter(parts).boxed()
 }
 
 /// Serves a router on a free port of the loopback interface until the runtime ends.

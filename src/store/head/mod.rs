@@ -1,6 +1,7 @@
 //! What is open, in memory: lines and spans that the journal holds and no partition yet.
 
 pub mod logs;
+pub mod recent;
 pub mod spans;
 
 /// Place in the journal: record, and entry within it. Entries enter heads in this order.

@@ -2,16 +2,19 @@
 //!
 //! H3. Spans enter in journal order, so what a seal covers is a prefix of it.
 
+use foldhash::fast::RandomState;
+
 use super::Through;
 use crate::model::Day;
 use crate::model::trace::Span;
-use crate::store::span::SpanBlockBuilder;
+use crate::store::span::{SpanBlockBuilder, SpanHashes};
 
 /// Spans of one day that are not sealed.
 pub struct SpanHead {
     pub block: SpanBlockBuilder,
     /// First record that it holds a span of.
     pub first_seq: u64,
+    /// Last span that entered, kept or dropped as a repetition.
     pub through: Through,
     pub opened_at: i64,
 }
@@ -28,17 +31,18 @@ pub struct FrozenSpans {
 }
 
 impl SpanHead {
-    pub fn new(first_seq: u64, now: i64) -> Self {
+    /// `hasher` is that of the hashes that spans come with.
+    pub fn new(first_seq: u64, now: i64, hasher: RandomState) -> Self {
         Self {
-            block: SpanBlockBuilder::default(),
+            block: SpanBlockBuilder::with_hasher(hasher),
             first_seq,
             through: Through::default(),
             opened_at: now,
         }
     }
 
-    pub fn push(&mut self, span: &Span, through: Through) {
-        self.block.append(span);
+    pub fn push(&mut self, span: &Span, hashes: &SpanHashes, through: Through) {
+        self.block.append_hashed(span, hashes);
         self.through = through;
     }
 

@@ -253,7 +253,10 @@ impl IndexView {
             WordPlan::Anything => None,
             WordPlan::Word { demand, folded } => {
                 let mut found = self.demand(demand)?;
-                found.union(&self.demand(&WordDemand::Exact(overflow.to_owned()))?);
+                // No word is empty.
+                if !overflow.is_empty() {
+                    found.union(&self.demand(&WordDemand::Exact(overflow.to_owned()))?);
+                }
                 if *folded {
                     found.union(&self.demand(&WordDemand::Exact(folds.to_owned()))?);
                 }
@@ -326,6 +329,7 @@ impl IndexView {
                         None => range,
                     }
                 }
+                WordDemand::Range(first, last) => range.ge(first.as_bytes()).le(last.as_bytes()),
                 _ => range,
             };
             let mut terms = range.into_stream().map_err(|e| failed(&e))?;
@@ -439,6 +443,9 @@ mod tests {
             assert_eq!(find(&word(WordDemand::Prefix("wordc".into()))), [4, 7]);
             assert_eq!(find(&word(WordDemand::Suffix("rdc".into()))), [4, 7]);
             assert_eq!(find(&word(WordDemand::Exact("nope".into()))), [7]);
+            let range = |first: &str, last: &str| WordDemand::Range(first.into(), last.into());
+            assert_eq!(find(&word(range("wordb", "wordd"))), [2, 4, 6, 7]);
+            assert_eq!(find(&word(range("worde0", "worde1"))), [7]);
             let both = WordPlan::All(vec![
                 word(WordDemand::Prefix("common".into())),
                 WordPlan::Any(vec![

@@ -29,6 +29,8 @@ pub enum WordDemand {
     Suffix(String),
     /// A word which holds this.
     Infix(String),
+    /// A word from the first to the second, both included.
+    Range(String, String),
 }
 
 impl WordDemand {
@@ -39,6 +41,7 @@ impl WordDemand {
             Self::Prefix(text) => word.starts_with(text.as_str()),
             Self::Suffix(text) => word.ends_with(text.as_str()),
             Self::Infix(text) => memchr::memmem::find(word.as_bytes(), text.as_bytes()).is_some(),
+            Self::Range(first, last) => (first.as_str()..=last.as_str()).contains(&word),
         }
     }
 }

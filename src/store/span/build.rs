@@ -1,12 +1,13 @@
 //! A block while it grows, and its sealing.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::terms::{BlockTerms, TagCensus};
+use super::likeness::{SpanHashes, hash_tag};
+use super::terms::{BlockTerms, TERMS, TagCensus};
 use super::{BlockMeta, LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Value};
 use crate::model::search::ValueRef;
 use crate::model::trace::{Process, Span, Tag, TraceId};
@@ -15,7 +16,7 @@ use crate::store::index::analyze::Analyzer;
 /// A block with one of these is full. Larger blocks are fewer and pack better, smaller ones
 /// are found more exactly and decoded faster; [`MAX_EXPANDED`] bounds what decoding all spans
 /// of one takes when large tags repeat.
-const FULL_SPANS: usize = 1024;
+const FULL_SPANS: usize = 512;
 const FULL_BYTES: usize = 256 << 10;
 const MAX_EXPANDED: usize = 4 << 20;
 
@@ -32,6 +33,7 @@ pub struct SpanBlockBuilder {
     last_process: Option<(Arc<Process>, u32)>,
     last_trace: Option<u32>,
     scratch: Vec<u32>,
+    hashes: SpanHashes,
     /// Bytes of the spans as they came.
     expanded: usize,
 }
@@ -56,6 +58,14 @@ pub struct SealedSpanBlock {
 impl SpanBlockBuilder {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One whose spans are hashed by another as well.
+    pub fn with_hasher(hasher: RandomState) -> Self {
+        Self {
+            hasher,
+            ..Self::default()
+        }
     }
 
     /// Number of spans.
@@ -98,14 +108,23 @@ impl SpanBlockBuilder {
     }
 
     pub fn append(&mut self, span: &Span) {
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.take(&self.hasher, span);
+        self.append_hashed(span, &hashes);
+        self.hashes = hashes;
+    }
+
+    /// The same with the hashes of the span, which were taken with this hasher.
+    pub fn append_hashed(&mut self, span: &Span, hashes: &SpanHashes) {
         let process = self.process(&span.process);
         let trace = self.trace(span.trace_id);
-        let operation = self.name(&span.operation);
-        let tags = self.tag_list(&span.tags);
+        let operation = self.name_hashed(&span.operation, hashes.operation());
+        let mut hashes = hashes.tags();
+        let tags = self.tag_list(&span.tags, &mut hashes);
 
         let logs_start = self.block.logs.len() as u32;
         for log in &span.logs {
-            let fields = self.tag_list(&log.fields);
+            let fields = self.tag_list(&log.fields, &mut hashes);
             self.block.logs.push(LogRow { at: log.at, fields });
         }
         let warnings_start = self.block.warnings.len() as u32;
@@ -162,6 +181,7 @@ impl SpanBlockBuilder {
             max_start: starts.max().unwrap_or(0),
             min_duration: durations.clone().min().unwrap_or(0),
             max_duration: durations.max().unwrap_or(0),
+            terms: TERMS,
         };
         let trace_ids = block.traces.iter().map(|id| id.0).collect();
         SealedSpanBlock {
@@ -197,14 +217,17 @@ impl SpanBlockBuilder {
         self.expanded = 0;
         // One huge span must not be paid for for ever.
         if self.block.values.capacity() + self.block.blobs.capacity() > 4 * FULL_BYTES {
-            *self = Self::default();
+            *self = Self::with_hasher(self.hasher.clone());
         }
     }
 
     fn name(&mut self, name: &str) -> u32 {
+        self.name_hashed(name, self.hasher.hash_one(name))
+    }
+
+    fn name_hashed(&mut self, name: &str, hash: u64) -> u32 {
         let names = &mut self.block.names;
         let hasher = &self.hasher;
-        let hash = hasher.hash_one(name);
         if let Some(found) = self.name_table.find(hash, |n| names.get(*n) == name) {
             return *found;
         }
@@ -247,7 +270,8 @@ impl SpanBlockBuilder {
         let mut tags = std::mem::take(&mut self.scratch);
         tags.clear();
         for tag in &process.tags {
-            tags.push(self.tag(tag));
+            let hash = hash_tag(&self.hasher, &tag.key, ValueRef::from(&tag.value));
+            tags.push(self.tag(tag, hash));
         }
         let block = &mut self.block;
         let hasher = &self.hasher;
@@ -285,10 +309,10 @@ impl SpanBlockBuilder {
         found
     }
 
-    fn tag_list(&mut self, tags: &[Tag]) -> Part {
+    fn tag_list(&mut self, tags: &[Tag], hashes: &mut std::slice::Iter<'_, u64>) -> Part {
         let start = self.block.tag_lists.len() as u32;
-        for tag in tags {
-            let tag = self.tag(tag);
+        for (tag, hash) in tags.iter().zip(hashes) {
+            let tag = self.tag(tag, *hash);
             self.block.tag_lists.push(tag);
         }
         Part {
@@ -297,9 +321,8 @@ impl SpanBlockBuilder {
         }
     }
 
-    fn tag(&mut self, tag: &Tag) -> u32 {
+    fn tag(&mut self, tag: &Tag, hash: u64) -> u32 {
         let value = ValueRef::from(&tag.value);
-        let hash = hash_tag(&self.hasher, &tag.key, value);
         let block = &self.block;
         let same = |n: &u32| {
             let row = &block.tags[*n as usize];
@@ -342,19 +365,6 @@ impl SpanBlockBuilder {
         });
         new
     }
-}
-
-fn hash_tag(hasher: &RandomState, key: &str, value: ValueRef<'_>) -> u64 {
-    let mut state = hasher.build_hasher();
-    key.hash(&mut state);
-    match value {
-        ValueRef::String(text) => text.hash(&mut state),
-        ValueRef::Bool(value) => state.write_u8(u8::from(value)),
-        ValueRef::Int64(value) => state.write_i64(value),
-        ValueRef::Float64(value) => state.write_u64(value.to_bits()),
-        ValueRef::Binary(bytes) => bytes.hash(&mut state),
-    }
-    state.finish()
 }
 
 /// Same type and same value; floats by their bits.

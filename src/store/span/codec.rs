@@ -38,7 +38,9 @@ use crate::model::trace::{RefType, SpanId, SpanRef, TraceId};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 1 + 8 + 4;
-const META_BYTES: usize = 1 + 4 + 8 + 4 + 4 * 8;
+/// Of a meta: 1 has no terms.
+const META_VERSION: u8 = 2;
+const META_BYTES: usize = 1 + 4 + 8 + 4 + 4 * 8 + 1;
 const LEVEL: i32 = 1;
 /// Longest body that is decoded. A block is far smaller; only its last span may be large.
 const MAX_BODY: usize = 1 << 30;
@@ -51,10 +53,11 @@ const FLOAT: u8 = 4;
 const BLOB: u8 = 5;
 
 impl BlockMeta {
-    /// Version u8 (1), then all but the number, little-endian, in the order of the fields.
+    /// Version u8 (2), then all but the number, little-endian, in the order of the fields.
+    /// Version 1 ends before `terms`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(META_BYTES);
-        out.push(VERSION);
+        out.push(META_VERSION);
         out.extend(self.spans.to_le_bytes());
         out.extend(self.raw_bytes.to_le_bytes());
         out.extend(self.stored_bytes.to_le_bytes());
@@ -62,6 +65,7 @@ impl BlockMeta {
         out.extend(self.max_start.to_le_bytes());
         out.extend(self.min_duration.to_le_bytes());
         out.extend(self.max_duration.to_le_bytes());
+        out.push(self.terms);
         out
     }
 
@@ -69,9 +73,9 @@ impl BlockMeta {
     pub fn decode(number: u32, bytes: &[u8]) -> Result<Self, String> {
         let mut from = Reader(bytes);
         let mut read = || -> Result<Self, SpanCodecError> {
-            match from.byte()? {
-                VERSION => {}
-                version => return Err(SpanCodecError::Version(version)),
+            let version = from.byte()?;
+            if !(1..=META_VERSION).contains(&version) {
+                return Err(SpanCodecError::Version(version));
             }
             let meta = Self {
                 number,
@@ -82,6 +86,7 @@ impl BlockMeta {
                 max_start: i64::from_le_bytes(from.array()?),
                 min_duration: u64::from_le_bytes(from.array()?),
                 max_duration: u64::from_le_bytes(from.array()?),
+                terms: if version == 1 { 0 } else { from.byte()? },
             };
             if from.0.is_empty() {
                 Ok(meta)

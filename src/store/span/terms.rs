@@ -15,7 +15,14 @@
 //! | `P:` hash of service, key, text | a span of the service with the tag on its process |
 //! | `q:` key | the key, of whose tags there are no `p:` and `P:` |
 //! | `p:*` | so many `p:` that they were left out |
+//! | `S:` hash of service, key, text | a span of the service with the tag on it or in a log (since terms 1) |
+//! | `d:` service, duration | a span of the service that takes about so long (since terms 1) |
+//! | `D:` service, operation, duration | a span of both that takes about so long (since terms 1) |
 //! | `x:` word | a tag with the word in key or text ([`crate::store::index::analyze`]) |
+//!
+//! A duration is two hexadecimal digits: 0 below a microsecond, else four steps from each power
+//! of two microseconds to the next. Such a term is never hashed whole, so that a range of
+//! durations is a range of terms. Blocks from before terms 1 lack the last three.
 //!
 //! The filter of a block is that of the text `\nkey:text\n` of all tags.
 
@@ -32,6 +39,9 @@ use crate::model::trace::TraceQuery;
 use crate::store::index::analyze::{Analyzer, ChunkFlags, OVERFLOW_TERM};
 use crate::store::index::filter::FilterView;
 use crate::store::index::needle::{NeedlePlan, WordDemand, WordPlan};
+
+/// The terms that blocks get, for their metas.
+pub const TERMS: u8 = 1;
 
 /// A key with more values in one block is wide there.
 const BLOCK_VALUES: usize = 64;
@@ -165,6 +175,7 @@ impl SpanBlock {
         // Services, operations, and which tags they have.
         let mut places: HashMap<(u32, u32), u32> = HashMap::with_hasher(hasher.clone());
         let mut pairs = HashSet::with_hasher(hasher.clone());
+        let mut durations = HashSet::with_hasher(hasher.clone());
         let mut many_pairs = false;
         for span in &self.spans {
             let service = self.processes[span.process as usize].service;
@@ -173,6 +184,7 @@ impl SpanBlock {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(free) => *free.insert(next),
             };
+            durations.insert((place, duration_step(span.duration / 1000)));
             let mut pair = |part: Part| {
                 for n in &self.tag_lists[part.range()] {
                     if !many_pairs && keys[self.tags[*n as usize].key as usize].has_pairs() {
@@ -208,6 +220,16 @@ impl SpanBlock {
         names.dedup();
         terms.extend(names.iter().map(|n| term("n", &[self.names.get(*n)])));
 
+        let mut of_services = HashSet::with_hasher(hasher);
+        for (place, step) in durations {
+            let (service, operation) = by_place[place as usize];
+            let (service_name, name) = (self.names.get(service), self.names.get(operation));
+            terms.push(with_duration(&term("D", &[service_name, name]), step));
+            if of_services.insert((service, step)) {
+                terms.push(with_duration(&term("d", &[service_name]), step));
+            }
+        }
+
         let mut hashed = HashSet::new();
         if many_pairs {
             terms.push("p:*".into());
@@ -222,6 +244,8 @@ impl SpanBlock {
                     &texts[n as usize],
                 ];
                 hashed.insert(hashed_term("p", &parts));
+                let [service, _, key, text] = parts;
+                hashed.insert(hashed_term("S", &[service, key, text]));
             }
         }
         for process in &self.processes {
@@ -278,9 +302,11 @@ impl SpanBlock {
 /// What a block must have to hold a span that a search looks for. Necessary, never sufficient.
 #[derive(Clone, Debug)]
 pub struct BlockNeed {
-    /// Of the terms of a block; no demand but [`WordDemand::Exact`]. Blocks whose words overflow
-    /// and folding need no care: what concerns them is in the plan.
+    /// Of the terms of a block. Blocks whose words overflow and folding need no care: what
+    /// concerns them is in the plan.
     pub words: WordPlan,
+    /// The same of blocks that have [`TERMS`], besides.
+    pub newer: WordPlan,
     grams: NeedlePlan,
 }
 
@@ -307,6 +333,20 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
         (true, false) => needs.push(has(term("n", &[operation]))),
         (false, false) => needs.push(has(term("o", &[service, operation]))),
     }
+    let mut newer = Vec::new();
+    if let Some((least, most)) = matcher.durations()
+        && !service.is_empty()
+    {
+        let before = match operation {
+            "" => term("d", &[service]),
+            operation => term("D", &[service, operation]),
+        };
+        let step = |micros| with_duration(&before, duration_step(micros));
+        newer.push(WordPlan::Word {
+            demand: WordDemand::Range(step(least), step(most)),
+            folded: false,
+        });
+    }
     let mut lines = Vec::new();
     for tag in &matcher.tags {
         let (key, text) = (tag.key.as_str(), tag.text.as_str());
@@ -318,6 +358,14 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
                 has(term("t", &[key, text])),
                 has(term("w", &[key])),
             ]));
+            if !service.is_empty() && operation.is_empty() {
+                newer.push(WordPlan::Any(vec![
+                    has(hashed_term("S", &[service, key, text])),
+                    has(hashed_term("P", &[service, key, text])),
+                    has(term("q", &[key])),
+                    has("p:*".into()),
+                ]));
+            }
             if !service.is_empty() && !operation.is_empty() {
                 needs.push(WordPlan::Any(vec![
                     has(hashed_term("p", &[service, operation, key, text])),
@@ -333,8 +381,27 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
     }
     BlockNeed {
         words: WordPlan::all(needs),
+        newer: WordPlan::all(newer),
         grams: NeedlePlan::compile(&Need::all(lines)),
     }
+}
+
+/// A duration in microseconds as terms tell it; grows with it.
+fn duration_step(micros: u64) -> u8 {
+    let Some(power) = micros.checked_ilog2() else {
+        return 0;
+    };
+    // The two bits below the highest.
+    let quarter = match power {
+        0 => 0,
+        1 => (micros & 1) << 1,
+        _ => (micros >> (power - 2)) & 3,
+    };
+    u8::try_from(1 + 4 * u64::from(power) + quarter).unwrap_or(u8::MAX)
+}
+
+fn with_duration(term: &str, step: u8) -> String {
+    format!("{term}\x1f{step:02x}")
 }
 
 fn has(term: String) -> WordPlan {

@@ -154,17 +154,90 @@ fn query(spans: Vec<Span>) -> impl Strategy<Value = (Vec<Span>, TraceQuery)> {
 /// Whether the words of a block are as needed.
 fn passes(words: &str, need: &BlockNeed) -> bool {
     let terms: std::collections::HashSet<&str> = words.split(' ').collect();
-    need.words
-        .may_match(ChunkFlags::default(), &mut |demand| match demand {
-            WordDemand::Exact(term) => terms.contains(term.as_str()),
-            other => panic!("{other:?}"),
-        })
+    let mut has = |demand: &WordDemand| match demand {
+        WordDemand::Exact(term) => terms.contains(term.as_str()),
+        WordDemand::Range(..) => terms.iter().any(|term| demand.accepts(term)),
+        other => panic!("{other:?}"),
+    };
+    [&need.words, &need.newer]
+        .iter()
+        .all(|plan| plan.may_match(ChunkFlags::default(), &mut has))
 }
 
 fn build(spans: &[Span]) -> SpanBlockBuilder {
     let mut builder = SpanBlockBuilder::new();
     spans.iter().for_each(|span| builder.append(span));
     builder
+}
+
+/// A span with one small thing changed, or none.
+fn changed(mut span: Span, how: u8) -> Span {
+    let swapped = |tags: &mut Vec<Tag>| tags.reverse();
+    match how {
+        0 => span.span_id.0 ^= 1,
+        1 => span.start ^= 1,
+        2 => span.duration ^= 1,
+        3 => span.flags ^= 1,
+        4 => span.operation = format!("{}x", span.operation).into(),
+        5 => swapped(&mut span.tags),
+        6 => span.references.reverse(),
+        7 => span.logs.reverse(),
+        8 => span
+            .logs
+            .iter_mut()
+            .for_each(|log| swapped(&mut log.fields)),
+        9 => span.warnings.push("".into()),
+        10 => {
+            let moved = span.tags.pop();
+            if let Some(log) = span.logs.first_mut() {
+                log.fields.extend(moved);
+            }
+        }
+        11 => {
+            let mut process = Process::clone(&span.process);
+            process.tags.reverse();
+            span.process = Arc::new(process);
+        }
+        12 => span.tags.iter_mut().for_each(|tag| {
+            if let TagValue::Int64(n) = tag.value {
+                tag.value = TagValue::String(n.to_string().into());
+            }
+        }),
+        _ => span.process = Arc::new(Process::clone(&span.process)),
+    }
+    span
+}
+
+proptest! {
+    #[test]
+    fn spans_are_alike_exactly_when_they_are_equal(a in span(), b in span(), how in 0u8..16) {
+        let hasher = foldhash::fast::RandomState::default();
+        let (mut hashes, mut prints) = (SpanHashes::default(), Fingerprints::default());
+        let changed = changed(a.clone(), how);
+        let likeness = hashes.take(&hasher, &a);
+        let print = prints.of(&a);
+        for other in [&b, &changed, &a] {
+            prop_assert_eq!(hashes.take(&hasher, other) == likeness, *other == a);
+            prop_assert_eq!(prints.of(other) == print, *other == a);
+        }
+    }
+}
+
+#[test]
+fn a_meta_from_before_terms_is_read() {
+    let meta = BlockMeta {
+        number: 3,
+        spans: 2,
+        max_duration: 77,
+        terms: TERMS,
+        ..BlockMeta::default()
+    };
+    let mut bytes = meta.encode();
+    assert_eq!(BlockMeta::decode(3, &bytes), Ok(meta.clone()));
+    bytes[0] = 1;
+    bytes.pop();
+    let older = BlockMeta { terms: 0, ..meta };
+    assert_eq!(BlockMeta::decode(3, &bytes), Ok(older));
 }
 
 proptest! {

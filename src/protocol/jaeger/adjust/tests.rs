@@ -174,9 +174,8 @@ fn a_server_that_shares_its_clients_id_gets_its_own() {
     let client = kind(span(5, 1, 10, 10, ""), "client");
     let server = kind(span(5, 5, 11, 8, ""), "server");
     let below = span(6, 5, 12, 2, "");
-    let mut spans = vec![kind(span(1, 0, 0, 50, ""), "server"), client, server, below];
-    separate_shared_ids(&mut spans);
-    let ids: Vec<_> = spans
+    let spans = vec![kind(span(1, 0, 0, 50, ""), "server"), client, server, below];
+    let ids: Vec<_> = adjusted(spans, 0)
         .iter()
         .map(|s| (s.span_id.0, s.parent().map(|p| p.0)))
         .collect();
@@ -245,4 +244,20 @@ fn references_to_no_trace_are_removed_with_a_warning() {
             .iter()
             .any(|w| w.starts_with("Invalid span reference removed"))
     );
+}
+
+#[test]
+fn other_spans_than_were_observed_are_refused() {
+    let spans = [span(1, 0, 100, 50, "a"), span(2, 1, 10, 20, "b")];
+    let mut observer = Observer::default();
+    spans.iter().for_each(|span| observer.observe(span));
+    assert_eq!(observer.len(), 2);
+    let mut adjustments = observer.finish(0);
+    assert_eq!(adjustments.apply(&mut spans[0].clone()), Ok(()));
+    assert_eq!(
+        adjustments.apply(&mut span(3, 1, 10, 20, "b")),
+        Err(Changed)
+    );
+    assert_eq!(adjustments.apply(&mut spans[1].clone()), Ok(()));
+    assert_eq!(adjustments.apply(&mut spans[1].clone()), Err(Changed));
 }

@@ -57,13 +57,13 @@ impl SpanSource for Blocks {
     ) -> Result<Vec<(Timestamp, usize)>, QueryError> {
         let passes = |sealed: &SealedSpanBlock| {
             let terms: BTreeSet<&str> = sealed.words.split(' ').collect();
+            let mut has = |demand: &WordDemand| match demand {
+                WordDemand::Exact(term) => terms.contains(term.as_str()),
+                other => terms.iter().any(|term| other.accepts(term)),
+            };
             sealed.meta.may_match(matcher)
-                && need
-                    .words
-                    .may_match(ChunkFlags::default(), &mut |demand| match demand {
-                        WordDemand::Exact(term) => terms.contains(term.as_str()),
-                        _ => true,
-                    })
+                && need.words.may_match(ChunkFlags::default(), &mut has)
+                && need.newer.may_match(ChunkFlags::default(), &mut has)
         };
         let all = self
             .sealed
@@ -77,9 +77,18 @@ impl SpanSource for Blocks {
         Ok(need.may_match(&FilterView::parse(&self.sealed[place].filter).unwrap()))
     }
 
-    fn read(&self, place: usize) -> Result<Option<SpanBlock>, QueryError> {
+    fn read(&self, place: usize, _: Why) -> Result<Option<Arc<SpanBlock>>, QueryError> {
         self.read.borrow_mut().push(place);
-        Ok(Some(SpanBlock::decode(&self.sealed[place].bytes).unwrap()))
+        let block = SpanBlock::decode(&self.sealed[place].bytes).unwrap();
+        Ok(Some(Arc::new(block)))
+    }
+
+    fn run<T: Send + 'static>(&self, jobs: Vec<Job<Self, T>>) -> Result<Vec<T>, QueryError> {
+        Ok(jobs.into_iter().map(|job| job(self)).collect())
+    }
+
+    fn width(&self) -> usize {
+        3
     }
 
     fn places_of(&self, trace: TraceId) -> Result<Vec<usize>, QueryError> {
@@ -261,7 +270,10 @@ fn blocks_that_cannot_improve_the_answer_are_not_read() {
     let mut read = blocks.read.take();
     read.sort_unstable();
     read.dedup();
-    assert_eq!(read, [47, 48, 49]);
+    assert!(
+        read.ends_with(&[47, 48, 49]) && read.len() <= 6,
+        "at most half of them in vain: {read:?}"
+    );
 
     // Of another service: ruled out by terms.
     let nothing = TraceQuery {

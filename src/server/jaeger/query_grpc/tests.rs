@@ -261,6 +261,21 @@ async fn a_search_finds_whole_traces_that_no_chunk_mixes() {
 }
 
 #[tokio::test]
+async fn a_trace_is_archived_and_one_that_is_not_there_is_not() {
+    let (channel, memory) = start().await;
+    let id = many(&memory, 4).await;
+    let mut v2 = QueryServiceClient::new(channel);
+    let request = |id: TraceId| api_v2::ArchiveTraceRequest {
+        trace_id: id.0.to_be_bytes().to_vec().into(),
+        ..Default::default()
+    };
+    v2.archive_trace(request(id)).await.unwrap();
+    assert_eq!(memory.archived.lock().len(), 4);
+    let error = v2.archive_trace(request(TraceId(5))).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+}
+
+#[tokio::test]
 async fn services_and_operations_are_listed_with_and_without_kinds() {
     let (channel, _) = start().await;
     let mut v2 = QueryServiceClient::new(channel.clone());

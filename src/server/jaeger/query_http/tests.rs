@@ -342,3 +342,129 @@ async fn unknown_paths_are_404_and_other_methods_405() {
         405
     );
 }
+
+/// A trace of so many spans, three of which share an id with others, in two processes.
+fn long_trace(spans: u64) -> (TraceId, Vec<crate::model::trace::Span>) {
+    use crate::model::trace::{Process, RefType, Span, SpanId, SpanRef, Tag};
+    let id = TraceId(0xABC);
+    let processes = ["a", "b"].map(|service| {
+        let ip = Tag::string("ip", service);
+        Arc::new(Process {
+            service: service.into(),
+            tags: vec![ip],
+        })
+    });
+    let span = |n: u64| Span {
+        trace_id: id,
+        span_id: SpanId(if n % 7 == 3 { n } else { n + 1 }),
+        operation: format!("step {n}").into(),
+        references: match n {
+            0 => vec![],
+            n => vec![SpanRef {
+                kind: RefType::ChildOf,
+                trace_id: id,
+                span_id: SpanId(n / 2 + 1),
+            }],
+        },
+        flags: 1,
+        start: NOW + (n as i64 * 37 % 50) * 1_000_000,
+        duration: 5_000_000,
+        tags: vec![Tag::string(
+            "span.kind",
+            if n % 7 == 3 { "server" } else { "client" },
+        )],
+        logs: vec![],
+        process: processes[(n % 2) as usize].clone(),
+        warnings: vec![],
+    };
+    (id, (0..spans).map(span).collect())
+}
+
+#[tokio::test]
+async fn a_trace_that_comes_in_many_pieces_is_written_as_one_that_does_not() {
+    for (count, raw) in [
+        (12, false),
+        (13, false),
+        (100, false),
+        (100, true),
+        (3000, false),
+    ] {
+        let (id, spans) = long_trace(count);
+        let memory = sink();
+        let (batch, body) = (
+            SpanBatch {
+                spans: spans.clone(),
+            },
+            bytes::Bytes::new(),
+        );
+        memory
+            .accept(batch, SpanFormat::OtlpProto, body)
+            .await
+            .unwrap();
+        let address = serve(router(memory, Clock::fixed(NOW), &QueryOptions::default())).await;
+        let path = format!("/api/traces/abc?raw={raw}");
+        let answer = send(address, "GET", &path, &[], "").await;
+        assert_eq!(answer.status, 200);
+        let mut trace = Trace {
+            id,
+            spans,
+            warnings: vec![],
+        };
+        if count < 12 {
+            trace.spans.sort_by_key(|span| span.start);
+        }
+        if !raw {
+            adjust(&mut trace, 0);
+            let warned = trace.spans.iter().filter(|s| !s.warnings.is_empty());
+            assert!(warned.count() > 5, "the trace is one that is adjusted");
+        }
+        // Beyond some pieces in order of arrival.
+        let mut wanted: serde_json::Value =
+            serde_json::from_str(&json::traces(&[trace], &[], Layout::Compact)).unwrap();
+        let mut found = answer.json();
+        if count < 100 {
+            // Few spans are sorted; adjusting goes by the order, so only what is left is compared.
+            for json in [&mut wanted, &mut found] {
+                let spans = json["data"][0]["spans"].as_array_mut().unwrap();
+                assert_eq!(spans.len() as u64, count);
+                spans.iter_mut().for_each(|s| {
+                    s["warnings"].take();
+                    s["spanID"].take();
+                    s["references"].take();
+                    s["processID"].take();
+                });
+                spans.sort_by_key(|s| s["operationName"].as_str().map(str::to_owned));
+                json["data"][0]["processes"].take();
+            }
+        }
+        assert_eq!(found, wanted, "{count} spans, raw {raw}");
+
+        let twice = "/api/traces?traceID=abc&traceID=def&traceID=abc";
+        let answer = send(address, "GET", twice, &[], "").await.json();
+        assert_eq!(answer["data"].as_array().map(Vec::len), Some(2));
+        assert_eq!(answer["errors"][0]["traceID"], "0000000000000def");
+    }
+}
+
+#[tokio::test]
+async fn archiving_answers_as_jaeger_does() {
+    let (address, memory) = start().await;
+    let (id, spans) = long_trace(5);
+    let (batch, body) = (SpanBatch { spans }, bytes::Bytes::new());
+    memory
+        .accept(batch, SpanFormat::OtlpProto, body)
+        .await
+        .unwrap();
+    let done = send(address, "POST", "/api/archive/abc", &[], "").await;
+    assert_eq!(done.status, 200);
+    assert_eq!(
+        done.text(),
+        r#"{"data":[],"total":0,"limit":0,"offset":0,"errors":[]}"#
+    );
+    let archived = memory.archived.lock().clone();
+    assert!(archived.len() == 5 && archived.iter().all(|span| span.trace_id == id));
+    let unknown = send(address, "POST", "/api/archive/def", &[], "").await;
+    check_error(&unknown, 404, "trace not found");
+    let malformed = send(address, "POST", "/api/archive/xyz", &[], "").await;
+    check_error(&malformed, 400, "strconv.ParseUint");
+}

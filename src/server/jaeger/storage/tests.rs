@@ -13,6 +13,7 @@ use crate::protocol::wire::opentelemetry::proto::common::v1 as common;
 use crate::protocol::{SpanFormat, decode_spans};
 use crate::server::grpc::otlp::trace_service_client::TraceServiceClient;
 use crate::server::grpc::storage_v1::archive_span_reader_plugin_client::ArchiveSpanReaderPluginClient;
+use crate::server::grpc::storage_v1::archive_span_writer_plugin_client::ArchiveSpanWriterPluginClient;
 use crate::server::grpc::storage_v1::plugin_capabilities_client::PluginCapabilitiesClient;
 use crate::server::grpc::storage_v1::span_reader_plugin_client::SpanReaderPluginClient;
 use crate::server::grpc::storage_v1::span_writer_plugin_client::SpanWriterPluginClient;
@@ -267,13 +268,45 @@ async fn version_2_searches_by_typed_values_and_refuses_filters() {
 }
 
 #[tokio::test]
+async fn what_version_1_archives_is_in_the_archive_alone() {
+    let (channel, memory, metrics) = start().await;
+    let spans = received();
+    let mut writer = ArchiveSpanWriterPluginClient::new(channel.clone());
+    // A second time it changes nothing.
+    for span in spans.iter().chain(&spans) {
+        writer.write_archive_span(write(span)).await.unwrap();
+    }
+    assert_eq!(memory.spans(), []);
+    let request = wire::GetTraceRequest {
+        trace_id: spans[0].trace_id.0.to_be_bytes().to_vec().into(),
+        ..Default::default()
+    };
+    let mut reader = ArchiveSpanReaderPluginClient::new(channel.clone());
+    let answer = reader.get_archive_trace(request.clone()).await.unwrap();
+    let mut chunks = answer.into_inner();
+    let mut read = Vec::new();
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        read.extend(chunk.spans);
+    }
+    let archived = spans.iter().filter(|s| s.trace_id == spans[0].trace_id);
+    assert_eq!(read, archived.map(span_message).collect::<Vec<_>>());
+    let mut reader = SpanReaderPluginClient::new(channel);
+    let error = match reader.get_trace(request).await {
+        Ok(mut chunks) => chunks.get_mut().message().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.code(), Code::NotFound);
+    let line = r#"watchpost_spans_accepted_total{transport="storage_archive"}"#;
+    check_counted(&metrics, &format!("{line} {}", 2 * spans.len()));
+}
+
+#[tokio::test]
 async fn capabilities_are_what_is_there() {
     let (channel, ..) = start().await;
     let mut client = PluginCapabilitiesClient::new(channel.clone());
     let v1 = client.capabilities(wire::CapabilitiesRequest {}).await;
     let v1 = v1.unwrap().into_inner();
-    assert!(v1.streaming_span_writer);
-    assert_eq!(v1.archive_span_reader, v1.archive_span_writer);
+    assert!(v1.streaming_span_writer && v1.archive_span_reader && v1.archive_span_writer);
     let mut client = CapabilitiesClient::new(channel);
     let v2 = client
         .get_capabilities(wire2::GetCapabilitiesRequest {})
