@@ -81,7 +81,7 @@ async fn services_and_operations_are_listed() {
         let path = format!("/api/v3/operations?service=svc-types&{name}=internal");
         let internal = kinds(get(&path).await);
         assert!(!internal.is_empty() && internal.iter().all(|kind| kind == "internal"));
-        let path = format!("/api/v3/operations?service=svc-types&{name}=producer");
+        let path = format!("/api/v3/operations?service=svc-types&{name}=client");
         assert_eq!(kinds(get(&path).await), [""; 0]);
     }
     let none = get("/api/v3/operations?service=nobody").await;
