@@ -108,8 +108,11 @@ async fn write_stream<S: SpanSink, R: TraceReader>(
 ) -> impl IntoResponse {
     grpc::client_streaming(request, MAX_MESSAGE_BYTES, |messages| {
         let door = door.clone();
-        async move {
-            door.write_all(messages).await?;
+        // A task of its own: a client that cancels the call does not take back what it sent.
+        let written = tokio::spawn(async move { door.write_all(messages).await });
+        async {
+            let written = written.await;
+            written.map_err(|_| Status::internal("writing failed; the log says more"))??;
             Ok(WriteSpanResponse {})
         }
     })
