@@ -26,7 +26,7 @@ COPY --from=build --chown=65532:65532 /out/ /
 ENV WATCHPOST__STORAGE__PATH=/var/lib/watchpost
 VOLUME /var/lib/watchpost
 # Loki; Jaeger query; thrift over HTTP; gRPC; OTLP; sampling; agent by UDP.
-EXPOSE 3100 16686 14268 14250 14269 4317 4318 5778 9411 5775/udp 6831/udp 6832/udp
+EXPOSE 3100 16686 16685 17271 14268 14250 14269 4317 4318 5778 9411 5775/udp 6831/udp 6832/udp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["/usr/bin/watchpost", "healthcheck"]
 ENTRYPOINT ["/usr/bin/watchpost"]

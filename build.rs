@@ -5,15 +5,20 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 8] = [
+    "jaeger_api_v3.proto",
     "jaeger_collector.proto",
+    "jaeger_metrics.proto",
+    "jaeger_query.proto",
+    "jaeger_storage_v1.proto",
+    "jaeger_storage_v2.proto",
     "otlp_collector.proto",
     "otlp_logs_collector.proto",
 ];
 
 /// Packages whose messages `src/protocol/wire.rs` holds, and where there.
 const PACKAGES: [(&str, &str); 2] = [
-    (".jaeger.api_v2", "crate::protocol::wire::jaeger::api_v2"),
+    (".jaeger", "crate::protocol::wire::jaeger"),
     (
         ".opentelemetry.proto",
         "crate::protocol::wire::opentelemetry::proto",

@@ -28,7 +28,9 @@ use crate::runtime::shutdown;
 use crate::server::admin::{self, Admin, Readiness, ServiceState};
 use crate::server::http::{BodyMemory, HttpMetrics, bounded, layers};
 use crate::server::jaeger::admin::JaegerAdmin;
-use crate::server::jaeger::{agent, collector, query_http, sampling};
+use crate::server::jaeger::{
+    agent, collector, query_grpc, query_http, query_v3, sampling, storage, transform,
+};
 use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
 use crate::server::{self, Listeners, loki, notify, otlp, zipkin};
@@ -265,7 +267,8 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let max_message = otlp_options.max_body_bytes;
     let otlp_grpc = otlp::service(sink.clone(), spans.clone(), &otlp_options)
         .merge(otlp::logs::service(api.clone(), logs.clone(), max_message));
-    let routers: [(&'static str, Router); 9] = [
+    let querier = Arc::new(querier);
+    let routers: [(&'static str, Router); 11] = [
         (
             "loki.listen",
             loki::router(api.clone())
@@ -305,8 +308,18 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
             "jaeger.query.http",
             server::jaeger::ui::router(
                 reloads.ui(),
-                query_http::router(Arc::new(querier), clock.clone(), &query_options),
+                query_http::router(querier.clone(), clock.clone(), &query_options)
+                    .merge(query_v3::router(querier.clone(), &query_options))
+                    .merge(transform::router()),
             ),
+        ),
+        (
+            "jaeger.query.grpc",
+            query_grpc::service(querier.clone(), clock.clone(), &query_options),
+        ),
+        (
+            "jaeger.storage.grpc",
+            storage::service(sink.clone(), querier, spans.clone()),
         ),
     ];
     let addresses = listeners.addresses();
@@ -408,6 +421,8 @@ fn bind(config: &Config) -> anyhow::Result<Listeners> {
         ("jaeger.collector.grpc", jaeger.collector_grpc),
         ("jaeger.collector.admin", jaeger.collector_admin),
         ("jaeger.query.http", jaeger.query_http),
+        ("jaeger.query.grpc", jaeger.query_grpc),
+        ("jaeger.storage.grpc", jaeger.storage_grpc),
         ("otlp.http", config.otlp.http),
         ("otlp.grpc", config.otlp.grpc),
         ("zipkin.listen", config.zipkin),

@@ -92,6 +92,7 @@ pub struct Jaeger {
     pub collector: JaegerCollector,
     pub sampling: JaegerSampling,
     pub query: JaegerQuery,
+    pub storage: JaegerStorage,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -143,6 +144,12 @@ pub struct JaegerQuery {
     pub ui_dir: String,
     pub ui_config: String,
     pub max_clock_skew_adjustment: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JaegerStorage {
+    pub grpc: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

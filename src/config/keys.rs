@@ -32,8 +32,6 @@ pub enum Kind {
     Listen,
     OneOf(&'static [&'static str]),
     Names,
-    /// Kept for what comes later: only "" is allowed.
-    NotYet,
 }
 
 /// A default value.
@@ -215,7 +213,7 @@ pub const KEYS: &[Key] = &[
         D::Decimal(1.0 / 60.0),
     ),
     key("jaeger.query.http", K::Listen, D::Text("0.0.0.0:16686")),
-    key("jaeger.query.grpc", K::NotYet, D::Text("")),
+    key("jaeger.query.grpc", K::Listen, D::Text("0.0.0.0:16685")),
     key("jaeger.query.base_path", K::Text, D::Text("/")),
     key("jaeger.query.ui_dir", K::Text, D::Text("")),
     key("jaeger.query.ui_config", K::Text, D::Text("")),
@@ -224,6 +222,7 @@ pub const KEYS: &[Key] = &[
         K::Duration,
         D::Text("0s"),
     ),
+    key("jaeger.storage.grpc", K::Listen, D::Text("0.0.0.0:17271")),
     key("otlp.grpc", K::Listen, D::Text("0.0.0.0:4317")),
     key("otlp.http", K::Listen, D::Text("0.0.0.0:4318")),
     key("zipkin.listen", K::Listen, D::Text("0.0.0.0:9411")),
@@ -314,10 +313,6 @@ impl Key {
             (Kind::Listen, Written::Text(t)) if t.is_empty() => Ok(()),
             (Kind::Listen, Written::Text(t)) => super::parse_address(t).map(|_| ()),
             (Kind::OneOf(allowed), Written::Text(t)) if allowed.contains(&t.as_str()) => Ok(()),
-            (Kind::NotYet, Written::Text(t)) if t.is_empty() => Ok(()),
-            (Kind::NotYet, _) => {
-                Err("is not available in this version; remove it or set it to \"\"".into())
-            }
             (Kind::Text, _) => wrong("a text; write it in quotes".into()),
             (Kind::Bool, _) => wrong("true or false".into()),
             (Kind::Number, _) => wrong("a whole number of 0 or more".into()),

@@ -132,6 +132,9 @@ pub struct Jaeger {
     pub collector_http: Option<SocketAddr>,
     pub collector_admin: Option<SocketAddr>,
     pub query_http: Option<SocketAddr>,
+    pub query_grpc: Option<SocketAddr>,
+    /// For a Jaeger of its own that keeps its spans here.
+    pub storage_grpc: Option<SocketAddr>,
     pub ui: Ui,
     /// How far times may be moved so that children fit their parents; 0: only warned of.
     pub max_clock_skew_adjustment: Duration,
@@ -372,7 +375,9 @@ impl Config {
             collector,
             sampling: strategies,
             query,
+            storage: jaeger_storage,
         } = jaeger;
+        let file::JaegerStorage { grpc: storage_grpc } = jaeger_storage;
         let file::JaegerAgent {
             compact,
             binary,
@@ -396,7 +401,6 @@ impl Config {
             listen: zipkin_listen,
         } = zipkin;
         // Checked to be "" by their kind; what they will mean comes with a later version.
-        let _ = query_grpc;
         let file::Otlp {
             grpc: otlp_grpc,
             http: otlp_http,
@@ -415,6 +419,8 @@ impl Config {
                 collector_http: address("jaeger.collector.http", &collector_http)?,
                 collector_admin: address("jaeger.collector.admin", &admin)?,
                 query_http: address("jaeger.query.http", &query_http)?,
+                query_grpc: address("jaeger.query.grpc", &query_grpc)?,
+                storage_grpc: address("jaeger.storage.grpc", &storage_grpc)?,
                 ui: resolve_ui(&base_path, ui_dir, ui_config)?,
                 max_clock_skew_adjustment: duration(
                     "jaeger.query.max_clock_skew_adjustment",
@@ -444,6 +450,8 @@ impl Config {
             collector_http,
             collector_admin,
             query_http,
+            query_grpc,
+            storage_grpc,
             ui: _,
             max_clock_skew_adjustment: _,
             sampling: _,
@@ -456,6 +464,8 @@ impl Config {
             ("jaeger.collector.http", collector_http),
             ("jaeger.collector.admin", collector_admin),
             ("jaeger.query.http", query_http),
+            ("jaeger.query.grpc", query_grpc),
+            ("jaeger.storage.grpc", storage_grpc),
             ("otlp.grpc", grpc),
             ("otlp.http", http),
             ("zipkin.listen", &self.zipkin),

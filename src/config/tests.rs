@@ -252,18 +252,6 @@ fn a_file_that_is_no_toml_names_the_line() {
 }
 
 #[test]
-fn listeners_not_built_yet_are_refused() {
-    for key in ["jaeger.query.grpc"] {
-        let error = load("", &[], &[(key, "127.0.0.1:1")]).expect_err(key);
-        assert!(
-            error.contains("is not available in this version"),
-            "{error}"
-        );
-        load("", &[], &[(key, "")]).expect("off is fine");
-    }
-}
-
-#[test]
 fn values_that_do_not_fit_together_are_errors() {
     check_error(
         "[otlp]\ngrpc = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:1\"",

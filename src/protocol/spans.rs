@@ -33,6 +33,10 @@ pub enum SpanFormat {
     ZipkinJsonV2 = 18,
     /// `zipkin.proto3.ListOfSpans`: HTTP 9411.
     ZipkinProto = 19,
+    /// `jaeger.storage.v1.WriteSpanRequest`s, one behind the other: gRPC 17271.
+    StorageWrites = 20,
+    /// `ExportTraceServiceRequest` of somebody who stores here: gRPC 17271.
+    StorageOtlp = 21,
     /// Several of [`SpanFormat::ThriftCompactMessage`], each behind its length ([`messages`]):
     /// datagrams that were received at once.
     ThriftCompactMessages = 22,
@@ -42,7 +46,7 @@ pub enum SpanFormat {
 
 impl SpanFormat {
     /// All formats, in order of their codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ThriftCompactMessage,
         Self::ThriftBinaryMessage,
         Self::ThriftBinaryBatch,
@@ -53,6 +57,8 @@ impl SpanFormat {
         Self::ZipkinThrift,
         Self::ZipkinJsonV2,
         Self::ZipkinProto,
+        Self::StorageWrites,
+        Self::StorageOtlp,
         Self::ThriftCompactMessages,
         Self::ThriftBinaryMessages,
     ];
@@ -63,7 +69,8 @@ impl SpanFormat {
     }
 
     /// What the tag `internal.span.format` says. A datagram is `proto`: Jaeger's agent
-    /// turned Thrift into protobuf before its collector saw it.
+    /// turned Thrift into protobuf before its collector saw it. Spans that are stored here by
+    /// another collector have its mark already and get none.
     pub fn mark(self) -> &'static str {
         match self {
             Self::ThriftCompactMessage
@@ -76,6 +83,7 @@ impl SpanFormat {
             Self::ZipkinJsonV1 | Self::ZipkinThrift | Self::ZipkinJsonV2 | Self::ZipkinProto => {
                 "zipkin"
             }
+            Self::StorageWrites | Self::StorageOtlp => "",
         }
     }
 }
@@ -99,6 +107,8 @@ pub fn decode_spans(format: SpanFormat, body: &[u8]) -> Result<SpanBatch, Decode
         SpanFormat::ThriftBinaryMessages => {
             each_message(body, jaeger::batch::decode_binary_message)
         }
+        SpanFormat::StorageWrites => jaeger::proto::decode_span_writes(body),
+        SpanFormat::StorageOtlp => otlp::decode_stored(body).map(|export| export.batch),
     }
 }
 
@@ -144,7 +154,7 @@ mod tests {
     #[test]
     fn codes_stay_what_they_are_and_round_trip() {
         let codes: Vec<u8> = SpanFormat::ALL.iter().map(|format| *format as u8).collect();
-        assert_eq!(codes, [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23]);
+        assert_eq!(codes, (10..=23).collect::<Vec<u8>>());
         for format in SpanFormat::ALL {
             assert_eq!(SpanFormat::from_u8(format as u8), Some(format));
         }

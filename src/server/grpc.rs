@@ -14,10 +14,37 @@ use bytes::{Buf, Bytes};
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Response, Status};
 
-/// Jaeger's services.
+/// Jaeger's services in its own model.
 #[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
 pub mod jaeger {
     include!(concat!(env!("OUT_DIR"), "/services/jaeger.api_v2.rs"));
+}
+
+/// Jaeger's service for figures of services.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod jaeger_metrics {
+    include!(concat!(
+        env!("OUT_DIR"),
+        "/services/jaeger.api_v2.metrics.rs"
+    ));
+}
+
+/// Jaeger's query service in OTLP's model.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod jaeger_v3 {
+    include!(concat!(env!("OUT_DIR"), "/services/jaeger.api_v3.rs"));
+}
+
+/// Jaeger's remote storage, version 1.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod storage_v1 {
+    include!(concat!(env!("OUT_DIR"), "/services/jaeger.storage.v1.rs"));
+}
+
+/// Jaeger's remote storage, version 2.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod storage_v2 {
+    include!(concat!(env!("OUT_DIR"), "/services/jaeger.storage.v2.rs"));
 }
 
 /// OTLP's trace service.
@@ -88,6 +115,29 @@ where
         });
     }
     response
+}
+
+/// Answers a call whose requests are a stream, handed on as bytes; as [`unary`] otherwise.
+pub async fn client_streaming<R, F>(
+    request: http::Request<Body>,
+    limit: usize,
+    answer: impl Fn(tonic::Streaming<Bytes>) -> F,
+) -> http::Response<tonic::body::Body>
+where
+    R: prost::Message + 'static,
+    F: Future<Output = Result<R, Status>> + Send + 'static,
+{
+    let service = tower::service_fn(|request: Request<tonic::Streaming<Bytes>>| {
+        let answer = answer(request.into_inner());
+        async { answer.await.map(Response::new) }
+    });
+    tonic::server::Grpc::new(RawCodec::<R>(PhantomData))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(limit)
+        .client_streaming(service, request)
+        .await
 }
 
 /// Answers calls of services and methods that are not here.

@@ -6,7 +6,7 @@
 pub mod admin;
 mod body;
 pub mod error;
-mod grpc;
+pub mod grpc;
 pub mod http;
 pub mod jaeger;
 pub mod loki;

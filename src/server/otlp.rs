@@ -54,22 +54,38 @@ struct Door<S> {
     sink: Arc<S>,
     metrics: SpanMetrics,
     limit: usize,
+    /// How exports over gRPC are counted and decoded.
+    grpc: (Transport, SpanFormat),
 }
 
 /// gRPC on 4317.
 pub fn service<S: SpanSink>(sink: Arc<S>, metrics: SpanMetrics, options: &OtlpOptions) -> Router {
-    let door = Arc::new(Door {
+    let door = Door {
         sink,
         metrics,
         limit: options.max_body_bytes,
-    });
+        grpc: (Transport::OtlpGrpc, SpanFormat::OtlpProto),
+    };
+    export_router(door).fallback(grpc::unimplemented)
+}
+
+/// The same for a Jaeger 2 that keeps its spans here.
+pub fn storage_router<S: SpanSink>(sink: Arc<S>, metrics: SpanMetrics, limit: usize) -> Router {
+    export_router(Door {
+        sink,
+        metrics,
+        limit,
+        grpc: (Transport::StorageOtlp, SpanFormat::StorageOtlp),
+    })
+}
+
+fn export_router<S: SpanSink>(door: Door<S>) -> Router {
     Router::new()
         .route(
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             any(export_grpc::<S>),
         )
-        .with_state(door)
-        .fallback(grpc::unimplemented)
+        .with_state(Arc::new(door))
 }
 
 /// HTTP on 4318.
@@ -78,6 +94,7 @@ pub fn router<S: SpanSink>(sink: Arc<S>, metrics: SpanMetrics, options: &OtlpOpt
         sink,
         metrics,
         limit: options.max_body_bytes,
+        grpc: (Transport::OtlpGrpc, SpanFormat::OtlpProto),
     });
     Router::new()
         .route("/v1/traces", post(export_http::<S>))
@@ -94,6 +111,7 @@ impl<S: SpanSink> Door<S> {
     ) -> Result<ExportTraceServiceResponse, Rejection> {
         let decoded = match format {
             SpanFormat::OtlpJson => otlp::decode_json(&body),
+            SpanFormat::StorageOtlp => otlp::decode_stored(&body),
             _ => otlp::decode_proto(&body),
         };
         let (decoded, rejected, message) = match decoded {
@@ -121,7 +139,8 @@ async fn export_grpc<S: SpanSink>(
     let answer = |body| {
         let door = door.clone();
         async move {
-            door.export(Transport::OtlpGrpc, SpanFormat::OtlpProto, body)
+            let (transport, format) = door.grpc;
+            door.export(transport, format, body)
                 .await
                 .map_err(|rejection| grpc_status(&rejection))
         }

@@ -115,6 +115,12 @@ pub enum Transport {
     OtlpHttp,
     OtlpGrpc,
     ZipkinHttp,
+    /// Written by a Jaeger 1 that keeps its spans here.
+    StorageGrpc,
+    /// Archived by one.
+    StorageArchive,
+    /// Written by a Jaeger 2 that keeps its spans here.
+    StorageOtlp,
 }
 
 impl Transport {
@@ -128,6 +134,9 @@ impl Transport {
             Self::OtlpHttp => "otlp_http",
             Self::OtlpGrpc => "otlp_grpc",
             Self::ZipkinHttp => "zipkin_http",
+            Self::StorageGrpc => "storage_grpc",
+            Self::StorageArchive => "storage_archive",
+            Self::StorageOtlp => "storage_otlp",
         }
     }
 }

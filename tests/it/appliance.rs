@@ -20,7 +20,7 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listeners that a test may want, by their key.
-const LISTENERS: [&str; 12] = [
+const LISTENERS: [&str; 14] = [
     "loki.listen",
     "jaeger.agent.compact",
     "jaeger.agent.binary",
@@ -30,6 +30,8 @@ const LISTENERS: [&str; 12] = [
     "jaeger.collector.grpc",
     "jaeger.collector.admin",
     "jaeger.query.http",
+    "jaeger.query.grpc",
+    "jaeger.storage.grpc",
     "otlp.http",
     "otlp.grpc",
     "zipkin.listen",

@@ -11,6 +11,7 @@ mod crash;
 mod delete;
 mod drilldown;
 mod files;
+mod jaeger_grpc;
 mod kept_results;
 mod large_traces;
 mod loki_cases;

@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::appliance::{Appliance, Setup};
 
 /// One payload and what it is.
-struct Captured {
-    name: &'static str,
+pub struct Captured {
+    pub name: &'static str,
     body: Vec<u8>,
     about: Value,
 }
@@ -34,6 +34,12 @@ const ZIPKIN: [&str; 4] = [
     "zipkin-v1-thrift",
 ];
 
+/// Everything that was captured.
+pub fn all_captured() -> Vec<Captured> {
+    let names = THRIFT.iter().chain(&OTLP).chain(&ZIPKIN);
+    names.map(|name| captured(name)).collect()
+}
+
 fn captured(name: &'static str) -> Captured {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jaeger/captured");
     let body = std::fs::read(dir.join(format!("{name}.bin"))).expect("a payload");
@@ -46,7 +52,7 @@ fn captured(name: &'static str) -> Captured {
 }
 
 /// Sends it where it was sent.
-fn send(appliance: &Appliance, captured: &Captured) {
+pub fn send(appliance: &Appliance, captured: &Captured) {
     let to = &captured.about["sendTo"];
     let port = to["port"].as_u64().expect("a port");
     let key = match port {
@@ -110,7 +116,7 @@ fn tag(tag: &Value) -> String {
 }
 
 /// Sorted, without what says how a span reached us.
-fn tags(list: &Value) -> Vec<String> {
+pub fn tags(list: &Value) -> Vec<String> {
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
     let mut tags: Vec<String> = list
         .iter()

@@ -5,4 +5,5 @@ pub mod batch;
 pub mod duration;
 pub mod json;
 pub mod proto;
+pub mod summary;
 pub mod thrift;

@@ -28,6 +28,25 @@ pub fn decode_post_spans(body: &[u8]) -> Result<SpanBatch, DecodeError> {
     Ok(batch)
 }
 
+/// Decodes `jaeger.storage.v1.WriteSpanRequest`s, one after the other: together they are one
+/// message whose field is repeated. Somebody stores spans here that they received, so nothing
+/// is added to them.
+pub fn decode_span_writes(body: &[u8]) -> Result<SpanBatch, DecodeError> {
+    let no_process = Shared::none();
+    let mut batch = SpanBatch::default();
+    let mut last = None;
+    let mut request = Fields::new(body);
+    while let Some(field) = request.field()? {
+        if let (1, Value::Bytes(bytes)) = field {
+            let mut span = read_span(bytes, &no_process, &mut last)?;
+            // The mark is always the last.
+            span.tags.pop_if(|tag| &*tag.key == FORMAT_TAG);
+            batch.spans.push(span);
+        }
+    }
+    Ok(batch)
+}
+
 /// A process shared by the spans that carry the same bytes.
 #[derive(Clone)]
 struct Shared<'a> {
@@ -267,10 +286,7 @@ pub fn span_message(span: &Span) -> api_v2::Span {
         operation_name: span.operation.to_string(),
         references: span.references.iter().map(reference_message).collect(),
         flags: span.flags,
-        start_time: Some(api_v2::Timestamp {
-            seconds: span.start.div_euclid(SECOND),
-            nanos: span.start.rem_euclid(SECOND) as i32,
-        }),
+        start_time: Some(time_message(span.start)),
         duration: Some(api_v2::Duration {
             seconds: (span.duration / SECOND as u64) as i64,
             nanos: (span.duration % SECOND as u64) as i32,
@@ -305,6 +321,26 @@ pub fn span_id_bytes(id: SpanId) -> Bytes {
     Bytes::copy_from_slice(&id.0.to_be_bytes())
 }
 
+/// A `Timestamp` message in nanoseconds, as far as 64 bits reach.
+pub fn time(message: &api_v2::Timestamp) -> Timestamp {
+    let seconds = message.seconds.saturating_mul(SECOND);
+    seconds.saturating_add(i64::from(message.nanos))
+}
+
+/// A time as a message.
+pub fn time_message(at: Timestamp) -> api_v2::Timestamp {
+    api_v2::Timestamp {
+        seconds: at.div_euclid(SECOND),
+        nanos: at.rem_euclid(SECOND) as i32,
+    }
+}
+
+/// A `Duration` message in nanoseconds; below zero it is 0.
+pub fn duration(message: &api_v2::Duration) -> u64 {
+    let seconds = message.seconds.saturating_mul(SECOND);
+    u64::try_from(seconds.saturating_add(i64::from(message.nanos))).unwrap_or(0)
+}
+
 fn reference_message(reference: &SpanRef) -> api_v2::SpanRef {
     api_v2::SpanRef {
         trace_id: trace_id_bytes(reference.trace_id),
@@ -318,10 +354,7 @@ fn reference_message(reference: &SpanRef) -> api_v2::SpanRef {
 
 fn log_message(log: &SpanLog) -> api_v2::Log {
     api_v2::Log {
-        timestamp: Some(api_v2::Timestamp {
-            seconds: log.at.div_euclid(SECOND),
-            nanos: log.at.rem_euclid(SECOND) as i32,
-        }),
+        timestamp: Some(time_message(log.at)),
         fields: log.fields.iter().map(tag_message).collect(),
     }
 }

@@ -4,9 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 
+use crate::model::search::ValueRef;
 use crate::model::trace::{SpanId, SpanLog, Tag, TraceId};
 use crate::protocol::protobuf::{Fields, Value, signed};
 use crate::protocol::sanitize::{self, RawValue};
+use crate::protocol::wire::opentelemetry::proto::common::v1 as common;
 use crate::protocol::{DecodeError, MAX_NESTING};
 
 use super::Export;
@@ -288,6 +290,13 @@ fn attribute(key: &[u8], value: AnyValue<'_>) -> Result<Tag, DecodeError> {
             RawValue::String(json(value, MAX_NESTING)?.to_string().as_bytes()),
         ),
     })
+}
+
+/// The text that a search compares for an attribute with this value.
+pub fn attribute_text(value: Option<&common::AnyValue>) -> Result<String, DecodeError> {
+    let bytes = value.map(prost::Message::encode_to_vec).unwrap_or_default();
+    let tag = attribute(b"", read_any_value(&bytes)?)?;
+    Ok(ValueRef::from(&tag.value).text().into_owned())
 }
 
 /// A value as text, as a service's name is read.

@@ -2,11 +2,17 @@
 
 pub mod admin;
 pub mod agent;
+mod asked;
 pub mod collector;
+mod pieces;
+pub mod query_grpc;
 pub mod query_http;
+pub mod query_v3;
 pub mod sampling;
 mod service_http;
+pub mod storage;
 mod trace_json;
+pub mod transform;
 pub mod ui;
 
 use axum::response::{IntoResponse, Response};

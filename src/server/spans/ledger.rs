@@ -33,9 +33,9 @@ fn door_of(transport: Transport) -> usize {
     match transport {
         Transport::UdpCompact | Transport::UdpBinary | Transport::UdpZipkin => 0,
         Transport::JaegerHttp => 1,
-        Transport::JaegerGrpc => 2,
+        Transport::JaegerGrpc | Transport::StorageGrpc | Transport::StorageArchive => 2,
         Transport::OtlpHttp => 3,
-        Transport::OtlpGrpc => 4,
+        Transport::OtlpGrpc | Transport::StorageOtlp => 4,
         Transport::ZipkinHttp => 5,
     }
 }
