@@ -114,7 +114,9 @@ struct AdaptiveMetrics {
 
 /// What is kept over restarts: services with their operations and probabilities.
 #[derive(Default, Deserialize, Serialize)]
-struct Kept(Vec<(Box<str>, Vec<(Box<str>, f64)>)>);
+struct Kept(Vec<(Box<str>, KeptOperations)>);
+
+type KeptOperations = Vec<(Box<str>, f64)>;
 
 impl Adaptive {
     /// Begins with what [`Adaptive::calculate`] gave an earlier process; what can't be read is
