@@ -269,7 +269,7 @@ fn attributes(tags: &Tags) -> Vec<common::KeyValue> {
 fn attribute(key: &str, value: &Val) -> common::KeyValue {
     use common::any_value::Value;
     let value = match value {
-        Val::Text(text) => Value::StringValue(text.clone().into()),
+        Val::Text(text) => Value::StringValue(text.clone()),
         Val::Bool(bool) => Value::BoolValue(*bool),
         Val::Int(int) => Value::IntValue(*int),
         Val::Float(float) => Value::DoubleValue(*float),
