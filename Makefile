@@ -42,7 +42,7 @@ test: lint
 	cargo test --locked
 	@$(MAKE) --no-print-directory clients
 
-# Real Jaeger and OpenTelemetry clients against a real process; what a machine cannot run is
+# Real Jaeger, OpenTelemetry and Zipkin clients against a real process; what a machine cannot run is
 # left out and said (tests/clients/run.sh).
 clients: build
 	@tests/clients/run.sh

@@ -5,7 +5,7 @@
 #   run.sh KEY=ADDRESS …   tests a running one; the keys are those of the configuration:
 #                          jaeger.agent.compact, jaeger.agent.binary, jaeger.agent.sampling,
 #                          jaeger.collector.http, jaeger.query.http, otlp.http, otlp.grpc,
-#                          loki.listen
+#                          zipkin.listen, loki.listen
 #
 # WATCHPOST        program to start; else the one that make built
 # WATCHPOST_CLIENTS  where npm and pip install to, once for each version of the lists here
@@ -18,7 +18,7 @@ cd "$(dirname "$0")"
 cache=${WATCHPOST_CLIENTS:-$HOME/.cache/watchpost/clients}
 program=${WATCHPOST:-${CARGO_TARGET_DIR:-$HOME/.cache/watchpost/target}/debug/watchpost}
 keys=(jaeger.agent.compact jaeger.agent.binary jaeger.agent.sampling
-    jaeger.collector.http jaeger.query.http otlp.http otlp.grpc loki.listen)
+    jaeger.collector.http jaeger.query.http otlp.http otlp.grpc zipkin.listen loki.listen)
 declare -A address
 temporary=$(mktemp -d)
 server=
@@ -36,7 +36,7 @@ trap finish EXIT
 start() {
     [ -x "$program" ] || { echo "clients: no program $program; run make build" >&2; exit 1; }
     local key arguments=(--storage-path "$temporary/data" --set jaeger.collector.grpc=127.0.0.1:0
-        --set jaeger.agent.zipkin=127.0.0.1:0 --set zipkin.listen=127.0.0.1:0)
+        --set jaeger.agent.zipkin=127.0.0.1:0)
     for key in "${keys[@]}"; do arguments+=(--set "$key=127.0.0.1:0"); done
     : >"$temporary/config.toml"
     "$program" serve --config "$temporary/config.toml" "${arguments[@]}" >"$temporary/log" 2>&1 &
@@ -100,6 +100,7 @@ export WATCHPOST_COLLECTOR=http://${address[jaeger.collector.http]}
 export WATCHPOST_JAEGER=http://${address[jaeger.query.http]}
 export WATCHPOST_OTLP_HTTP=http://${address[otlp.http]}
 export WATCHPOST_OTLP_GRPC=${address[otlp.grpc]}
+export WATCHPOST_ZIPKIN=http://${address[zipkin.listen]}
 export WATCHPOST_LOKI=http://${address[loki.listen]}
 # A proxy of the machine is not for these addresses.
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
@@ -112,6 +113,7 @@ elif ! install node package.json package-lock.json -- npm_install; then
 else
     NODE_PATH=$folder/node_modules timeout 60 node jaeger_client.js || failed=1
     NODE_PATH=$folder/node_modules timeout 60 node opentelemetry.js || failed=1
+    NODE_PATH=$folder/node_modules timeout 60 node zipkin.js || failed=1
     NODE_PATH=$folder/node_modules timeout 60 node opentelemetry_logs.js || failed=1
 fi
 

@@ -127,7 +127,7 @@ pub fn tags(list: &Value) -> Vec<String> {
     tags
 }
 
-fn logs(list: &Value) -> Vec<String> {
+pub fn logs(list: &Value) -> Vec<String> {
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
     let mut logs: Vec<String> = list
         .iter()
@@ -155,7 +155,7 @@ fn describe(
     ])
 }
 
-fn references(span: &Value) -> Vec<String> {
+pub fn references(span: &Value) -> Vec<String> {
     let list = span["references"].as_array().map_or(&[][..], Vec::as_slice);
     let text = |r: &Value, key: &str| r[key].as_str().expect("text").to_owned();
     let padded = |id: String| format!("{id:0>32}");
