@@ -280,7 +280,7 @@ fn patterns_of(answer: &Value) -> Vec<(String, String, u64)> {
 }
 
 /// As Drilldown writes times.
-fn rfc3339(at: i64) -> String {
+pub fn rfc3339(at: i64) -> String {
     let at = jiff::Timestamp::from_nanosecond(i128::from(at)).expect("a time");
     format!("{at:.3}")
 }

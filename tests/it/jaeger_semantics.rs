@@ -5,9 +5,10 @@
 //! Not here: tags of scopes and of links (cases 24 and 25), which Jaeger's model before
 //! version 2 does not have and Elasticsearch, Cassandra and Badger are excused from.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, Setup, encoded, now};
+use crate::drilldown::rfc3339;
 use crate::spans::{Door, Ref, Tags, TestSpan, Val, described, tags, text};
 
 const SECOND: i64 = 1_000_000_000;
@@ -654,6 +655,91 @@ fn limits_and_edges(appliance: &Appliance) {
     assert_eq!(found(100, first + 1_000, last), all[..5]);
 }
 
+/// Two services that call each other.
+fn calls() -> Vec<TestSpan> {
+    let call = |id: u64, parent: u64, service: &str| TestSpan {
+        trace: 0xa1600,
+        id,
+        service: service.into(),
+        operation: "call".into(),
+        start: usual() + id as i64 * 1_000,
+        references: match parent {
+            0 => Vec::new(),
+            parent => vec![(Ref::ChildOf, 0xa1600, parent)],
+        },
+        logs: Vec::new(),
+        ..span(0)
+    };
+    vec![
+        call(1, 0, "hello"),
+        call(2, 1, "world"),
+        call(3, 2, "hello"),
+        call(4, 2, "hello"),
+        call(5, 2, "hello"),
+        // Within a service nobody calls another.
+        call(6, 5, "hello"),
+    ]
+}
+
+#[track_caller]
+fn dependencies(appliance: &Appliance) {
+    let asked = |end: i64, lookback: i64| {
+        let path = format!(
+            "/api/dependencies?endTs={}&lookback={}",
+            end / 1_000_000,
+            lookback / 1_000_000
+        );
+        let answer = appliance.get("jaeger.query.http", &path);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let links = answer.json()["data"].as_array().expect("links").clone();
+        let mut links: Vec<String> = links
+            .iter()
+            .map(|link| {
+                let name = |key: &str| link[key].as_str().expect("a name").to_owned();
+                format!("{} {} {}", name("parent"), name("child"), link["callCount"])
+            })
+            .collect();
+        links.sort();
+        links
+    };
+    let minutes = 60 * SECOND;
+    assert_eq!(
+        asked(usual() + 5 * minutes, 10 * minutes),
+        ["hello world 1", "world hello 3"]
+    );
+    assert!(asked(usual() - 5 * minutes, 10 * minutes).is_empty());
+}
+
+#[track_caller]
+fn summaries(appliance: &Appliance) {
+    let path = format!(
+        "/api/v3/trace-summaries?query.serviceName=world&query.startTimeMin={}&query.startTimeMax={}",
+        encoded(&rfc3339(usual() - SECOND)),
+        encoded(&rfc3339(usual() + SECOND)),
+    );
+    let answer = appliance.get("jaeger.query.http", &path);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let spans = calls();
+    let (first, last) = (&spans[0], &spans[5]);
+    assert_eq!(
+        answer.json()["summaries"],
+        json!([{
+            "traceId": format!("{:032x}", first.trace),
+            "rootServiceName": "hello",
+            "rootOperationName": "call",
+            "minStartTimeUnixNano": first.start.to_string(),
+            "maxEndTimeUnixNano": (last.start + last.duration).to_string(),
+            "spanCount": 6,
+            "errorSpanCount": 0,
+            "orphanSpanCount": 0,
+            "services": [
+                { "name": "hello", "spanCount": 5, "errorSpanCount": 0 },
+                { "name": "world", "spanCount": 1, "errorSpanCount": 0 },
+            ],
+        }])
+    );
+}
+
 fn holds_over(door: Door) {
     let appliance = Setup::default().start();
     let cases = cases();
@@ -662,13 +748,14 @@ fn holds_over(door: Door) {
         door.send(&appliance, &case.decoys());
     }
     let (example, large, sharing) = (example(), large(), sharing_ids());
-    let row = in_a_row();
-    for spans in [&example, &large, &sharing, &row] {
+    let (row, calls) = (in_a_row(), calls());
+    for spans in [&example, &large, &sharing, &row, &calls] {
         door.send(&appliance, spans);
     }
     let spans = cases.iter().flat_map(|case| &case.spans);
     let spans = spans.chain(&example).chain(&large).chain(&sharing);
-    let mut services: Vec<String> = spans.chain(&row).map(|s| s.service.clone()).collect();
+    let spans = spans.chain(&row).chain(&calls);
+    let mut services: Vec<String> = spans.map(|s| s.service.clone()).collect();
     services.sort();
     services.dedup();
     for round in 0..2 {
@@ -677,6 +764,8 @@ fn holds_over(door: Door) {
         }
         services_and_operations(&appliance, &services);
         limits_and_edges(&appliance);
+        dependencies(&appliance);
+        summaries(&appliance);
         for id in ["a1100", "00000000000a1100", &format!("{:032x}", 0xa1100)] {
             whole_trace(&appliance, id, &example);
         }
