@@ -43,11 +43,12 @@ const NOTE_AT_START: usize = 128;
 /// a restart.
 const LOOK_BACK_DAYS: usize = 3;
 /// Time for looking for parents in older blocks, of each [`LOOK_EVERY`].
-const LOOKUP_TIME: Duration = Duration::from_millis(60);
+const LOOKUP_TIME: Duration = Duration::from_millis(10);
 /// Children that wait for a turn to have their parents looked for.
 const MAX_LOOKUPS: usize = 256 << 10;
-/// When so many wait, all older blocks are read instead, each once for all of them.
-const SWEEP_FROM: usize = 4096;
+/// When so many wait, and a quarter as many as there are older blocks, those are all read, each
+/// once for all of them.
+const SWEEP_FROM: usize = 64;
 /// Entries of one key in the table: more spans with one id have no parentage worth the name.
 const SAME_KEY: usize = 16;
 /// Shares of the memory budget: of 256 MiB five for the table, at most eleven for orphans, four
@@ -757,7 +758,9 @@ impl State {
     /// record.
     fn look_up(&mut self, days: &BTreeMap<Day, Arc<Partition>>) -> Result<(), StoreError> {
         if self.sweep.is_none() && self.lookups.len() >= SWEEP_FROM {
-            self.sweep = Some(self.plan_sweep(days));
+            let sweep = self.plan_sweep(days);
+            let cheaper = sweep.blocks.len() / 4 <= sweep.lookups;
+            self.sweep = cheaper.then_some(sweep);
         }
         while self.may_look_up()
             && let Some(sweep) = &mut self.sweep
