@@ -54,6 +54,7 @@
 //! 06 block u32            -> what it says of services (span/summary.rs); older blocks: none
 //! 07 block u32            -> calls between services, found when blocks up to this one were linked
 //!                            (links/record.rs); not for every block
+//! 07 block u32, hash u64  -> the same, of parents looked for later
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -580,6 +580,19 @@ impl Partition {
         Ok(())
     }
 
+    /// Stores what was found later about blocks up to `number`, beside their own record.
+    pub fn put_late_links(&self, number: u32, record: Vec<u8>) -> Result<(), StoreError> {
+        let mut key = number_key(prefix::LINKS, number).to_vec();
+        // No two records hold the same: each names spans that were waited for until then.
+        key.extend_from_slice(&xxhash_rust::xxh3::xxh3_64(&record).to_be_bytes());
+        let mut batch = Batch::default();
+        batch.put(key, record);
+        let mut state = self.state.lock();
+        self.kv.write(&self.name, batch)?;
+        state.dirty = true;
+        Ok(())
+    }
+
     /// Visits what linking found, from block `from` on, in order, until `visit` returns false.
     pub fn links_from(
         &self,

@@ -43,11 +43,12 @@ const NOTE_AT_START: usize = 128;
 /// a restart.
 const LOOK_BACK_DAYS: usize = 3;
 /// Time for looking for parents in older blocks, of each [`LOOK_EVERY`].
-const LOOKUP_TIME: Duration = Duration::from_millis(60);
+const LOOKUP_TIME: Duration = Duration::from_millis(10);
 /// Children that wait for a turn to have their parents looked for.
 const MAX_LOOKUPS: usize = 256 << 10;
-/// When so many wait, all older blocks are read instead, each once for all of them.
-const SWEEP_FROM: usize = 4096;
+/// When so many wait, and a quarter as many as there are older blocks, those are all read, each
+/// once for all of them.
+const SWEEP_FROM: usize = 64;
 /// Entries of one key in the table: more spans with one id have no parentage worth the name.
 const SAME_KEY: usize = 16;
 /// Shares of the memory budget: of 256 MiB five for the table, at most eleven for orphans, four
@@ -200,7 +201,7 @@ impl Linker {
                     self.wake.wait_for(&mut stopped, pause);
                 }
                 if *stopped {
-                    return;
+                    break;
                 }
             }
             let pass = catch_unwind(AssertUnwindSafe(|| self.pass(shared)));
@@ -217,6 +218,11 @@ impl Linker {
             // Nothing is lost with it: records and blocks are all it is made of.
             *self.state.lock() = None;
             shared.degrade(format!("linking of spans failed, tried again: {failure}"));
+        }
+        if let Some(state) = self.state.lock().as_mut()
+            && let Err(error) = state.store_late(shared, &span_days(shared))
+        {
+            tracing::error!("calls between services not stored: {error}");
         }
     }
 
@@ -269,8 +275,8 @@ impl Linker {
         let Some(state) = guard.as_mut() else {
             return Ok(Vec::new());
         };
-        // With the lock held nothing is linked meanwhile, so each block is in a record, or
-        // pending, or open in this snapshot.
+        // With the lock held to the end nothing is linked meanwhile, so each block is in a
+        // record, or pending, or open in this snapshot.
         let snapshot = snapshot::spans(shared)?;
         let days: BTreeMap<Day, Arc<Partition>> = snapshot
             .days
@@ -297,19 +303,9 @@ impl Linker {
                 );
             }
         }
-        // Records from here on are of blocks that were counted just now.
-        let linked: HashMap<Day, u32> = days
-            .keys()
-            .map(|day| (*day, state.linked_below(*day)))
-            .collect();
-        drop(guard);
-        for (day, partition) in &days {
+        for partition in days.values() {
             let mut failure = Ok(());
-            let below = linked.get(day).copied().unwrap_or(0);
-            let read = partition.links_from(0, |number, bytes| {
-                if number >= below {
-                    return false;
-                }
+            let read = partition.links_from(0, |_, bytes| {
                 match minutes(bytes) {
                     Ok((first, last)) if first > wanted.1 || last < wanted.0 => return true,
                     Ok(_) => {}
@@ -603,6 +599,9 @@ impl State {
             due = old.count();
         }
         if due == 0 {
+            if self.pending.is_empty() {
+                self.store_late(shared, days)?;
+            }
             return Ok(());
         }
         let mut by_day: BTreeMap<Day, Found> = BTreeMap::new();
@@ -610,46 +609,67 @@ impl State {
             let found = by_day.entry(pending.day).or_default();
             self.link_block(&pending, days, found)?;
         }
-        let newest_day = by_day.keys().next_back().copied();
-        for (day, mut found) in by_day {
-            let Some(partition) = days.get(&day) else {
-                continue;
-            };
-            if Some(day) == newest_day {
-                let late = std::mem::take(&mut self.late);
-                for ((parent, child, minute), calls) in late.edges {
-                    *found.edges.entry((parent, child, minute)).or_default() += calls;
-                }
-                found.found.extend(late.found);
-            }
-            if !found.found.is_empty() {
-                // G4.
-                for other in days.values().filter(|other| other.id != partition.id) {
-                    if other.is_dirty() {
-                        other.flush()?;
-                    }
-                }
-            }
-            let orphans: u64 = found
-                .orphans
-                .iter()
-                .map(|orphan| u64::from(orphan.calls))
-                .sum();
-            shared.metrics.links_orphaned.inc_by(orphans);
-            shared
-                .metrics
-                .links_found
-                .inc_by(found.edges.values().sum());
-            let name = |service| self.services.name(service).to_owned();
-            let record = LinkRecord::new(&found.edges, &found.orphans, found.found, name).encode();
-            shared.metrics.link_bytes.inc_by(record.len() as u64);
-            fail::fail_point!("links-write");
-            match partition.put_links(found.last, record) {
-                Ok(()) | Err(StoreError::Gone(_)) => {}
-                Err(error) => return Err(error),
+        for (day, found) in by_day {
+            if let Some(partition) = days.get(&day) {
+                let last = found.last;
+                self.store(shared, days, found, |record| {
+                    partition.put_links(last, record)
+                })?;
             }
         }
-        Ok(())
+        self.store_late(shared, days)
+    }
+
+    /// Stores what looking for parents found, beside the last record.
+    fn store_late(
+        &mut self,
+        shared: &Shared,
+        days: &BTreeMap<Day, Arc<Partition>>,
+    ) -> Result<(), StoreError> {
+        if self.late.found.is_empty() {
+            return Ok(());
+        }
+        let linked = |day: &Day| self.linked_below(*day).checked_sub(1);
+        let newest = days
+            .iter()
+            .rev()
+            .find_map(|(day, partition)| linked(day).map(|last| (last, partition)));
+        let Some((last, partition)) = newest else {
+            return Ok(());
+        };
+        let late = std::mem::take(&mut self.late);
+        self.store(shared, days, late, |record| {
+            partition.put_late_links(last, record)
+        })
+    }
+
+    fn store(
+        &self,
+        shared: &Shared,
+        days: &BTreeMap<Day, Arc<Partition>>,
+        found: Found,
+        put: impl FnOnce(Vec<u8>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if !found.found.is_empty() {
+            // G4. The day that is written to comes along, which does no harm.
+            for day in days.values().filter(|day| day.is_dirty()) {
+                day.flush()?;
+            }
+        }
+        let orphans = found.orphans.iter().map(|orphan| u64::from(orphan.calls));
+        shared.metrics.links_orphaned.inc_by(orphans.sum());
+        shared
+            .metrics
+            .links_found
+            .inc_by(found.edges.values().sum());
+        let name = |service| self.services.name(service).to_owned();
+        let record = LinkRecord::new(&found.edges, &found.orphans, found.found, name).encode();
+        shared.metrics.link_bytes.inc_by(record.len() as u64);
+        fail::fail_point!("links-write");
+        match put(record) {
+            Ok(()) | Err(StoreError::Gone(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn link_block(
@@ -738,7 +758,9 @@ impl State {
     /// record.
     fn look_up(&mut self, days: &BTreeMap<Day, Arc<Partition>>) -> Result<(), StoreError> {
         if self.sweep.is_none() && self.lookups.len() >= SWEEP_FROM {
-            self.sweep = Some(self.plan_sweep(days));
+            let sweep = self.plan_sweep(days);
+            let cheaper = sweep.blocks.len() / 4 <= sweep.lookups;
+            self.sweep = cheaper.then_some(sweep);
         }
         while self.may_look_up()
             && let Some(sweep) = &mut self.sweep

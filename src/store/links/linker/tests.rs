@@ -344,6 +344,11 @@ fn one_reading_of_all_blocks_finds_many_parents() {
     let expected = [("web".to_owned(), "api".to_owned(), many as u64 - 1)];
     assert_eq!(found(&store, TimeRange::all()), expected);
     store.stop().unwrap();
+    drop(store);
+    // Stored, although no block came since.
+    let store = open(dir.path(), &sent);
+    assert_eq!(found(&store, TimeRange::all()), expected);
+    store.stop().unwrap();
 }
 
 #[test]
