@@ -35,7 +35,7 @@ pub enum NoRoom {
 impl std::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Disk => "free space is below storage.min_free_bytes",
+            Self::Disk => "the disk is nearly full, free space is below storage.min_free_bytes",
             Self::Limit => "the newest day alone is above storage.max_bytes",
         })
     }
