@@ -243,6 +243,9 @@ impl Linker {
         state.link(shared, &days, Which::Due)?;
         state.allow(idle);
         state.look_up(&days)?;
+        if idle && state.sweep.is_none() {
+            state.store_late(shared, &days)?;
+        }
         let waiting: usize = days
             .values()
             .map(|partition| partition.unlinked_memory())
@@ -599,9 +602,6 @@ impl State {
             due = old.count();
         }
         if due == 0 {
-            if self.pending.is_empty() {
-                self.store_late(shared, days)?;
-            }
             return Ok(());
         }
         let mut by_day: BTreeMap<Day, Found> = BTreeMap::new();
