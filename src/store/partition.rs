@@ -26,7 +26,7 @@ const FILTER_BYTES: usize = 6500;
 const RUN: usize = 1024;
 
 /// Blocks whose links are kept until the linker asks for them; 5 MiB or so.
-const MAX_UNLINKED: usize = 128;
+const MAX_UNLINKED: usize = 256;
 /// So many operations of a day are known as written already.
 const KNOWN_OPERATIONS: usize = 16 << 10;
 

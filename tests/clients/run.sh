@@ -36,7 +36,8 @@ trap finish EXIT
 start() {
     [ -x "$program" ] || { echo "clients: no program $program; run make build" >&2; exit 1; }
     local key arguments=(--storage-path "$temporary/data" --set jaeger.collector.grpc=127.0.0.1:0
-        --set jaeger.agent.zipkin=127.0.0.1:0)
+        --set jaeger.agent.zipkin=127.0.0.1:0 --set jaeger.collector.admin=127.0.0.1:0
+        --set jaeger.query.grpc=127.0.0.1:0 --set jaeger.storage.grpc=127.0.0.1:0)
     for key in "${keys[@]}"; do arguments+=(--set "$key=127.0.0.1:0"); done
     : >"$temporary/config.toml"
     "$program" serve --config "$temporary/config.toml" "${arguments[@]}" >"$temporary/log" 2>&1 &

@@ -34,7 +34,7 @@ const LINK_AFTER: Duration = Duration::from_secs(20);
 /// Blocks are linked together when the oldest has waited for so long: fewer records.
 const LINK_AT_LATEST: Duration = Duration::from_secs(40);
 /// Blocks noted at a time without the lock being given back.
-const NOTE_AT_ONCE: usize = 64;
+const NOTE_AT_ONCE: usize = 256;
 /// Blocks that a query notes itself; of more, it sees what the thread has come to.
 const NOTE_FOR_QUERY: usize = 512;
 /// Linked blocks whose spans are noted again at a start.
@@ -57,7 +57,7 @@ const TABLE_SHARE: usize = 48;
 const ORPHAN_SHARE: usize = 24;
 const PENDING_SHARE: usize = 64;
 /// Memory of a block's links, about.
-const LINKS_BYTES: usize = 40 << 10;
+const LINKS_BYTES: usize = 20 << 10;
 
 /// Handle to the thread, and to what it knows.
 pub struct Linker {
