@@ -20,10 +20,12 @@ fn strategies(rate: f64) -> String {
 #[track_caller]
 fn asked(appliance: &Appliance, service: &str) -> Answer {
     let query = format!("?service={service}");
-    let agent = appliance.get("jaeger.agent.sampling", &format!("/sampling{query}"));
-    let collector = appliance.get("jaeger.collector.http", &format!("/api/sampling{query}"));
-    assert_eq!(agent.body, collector.body);
-    agent
+    // The strategies may be read again between the two questions.
+    appliance.wait("both doors to say the same", || {
+        let agent = appliance.get("jaeger.agent.sampling", &format!("/sampling{query}"));
+        let collector = appliance.get("jaeger.collector.http", &format!("/api/sampling{query}"));
+        (agent.body == collector.body).then_some(agent)
+    })
 }
 
 fn rate(appliance: &Appliance, service: &str) -> Option<f64> {
