@@ -1,5 +1,6 @@
 //! Spans and traces, as Jaeger's model has them (reference: jaeger.api_v2, model.proto).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::time::Timestamp;
@@ -79,6 +80,30 @@ impl PartialEq for TagValue {
 
 impl Eq for TagValue {}
 
+impl TagValue {
+    /// Some order in which equal ones lie together.
+    fn in_order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::String(a), Self::String(b)) => a.cmp(b),
+            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
+            (Self::Int64(a), Self::Int64(b)) => a.cmp(b),
+            (Self::Float64(a), Self::Float64(b)) => a.to_bits().cmp(&b.to_bits()),
+            (Self::Binary(a), Self::Binary(b)) => a.cmp(b),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::String(_) => 0,
+            Self::Bool(_) => 1,
+            Self::Int64(_) => 2,
+            Self::Float64(_) => 3,
+            Self::Binary(_) => 4,
+        }
+    }
+}
+
 /// A key and its value: on a span, on a process, or in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag {
@@ -131,6 +156,24 @@ pub struct Process {
     pub tags: Vec<Tag>,
 }
 
+/// Whether both have the same tags, in whatever order.
+fn same_tags(a: &[Tag], b: &[Tag]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    // Nearly always in the same order.
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    fn sorted(tags: &[Tag]) -> Vec<&Tag> {
+        let mut tags: Vec<&Tag> = tags.iter().collect();
+        tags.sort_unstable_by(|a, b| {
+            let keys = a.key.cmp(&b.key);
+            keys.then_with(|| a.value.in_order(&b.value))
+        });
+        tags
+    }
+    same == a.len() || sorted(&a[same..]) == sorted(&b[same..])
+}
+
 /// One span, with everything its sender said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -157,6 +200,24 @@ impl Span {
             .iter()
             .find(|r| r.kind == RefType::ChildOf && r.trace_id == self.trace_id)
             .map(|r| r.span_id)
+    }
+
+    /// Whether one of the two is the other over again: equal but for warnings and the order of
+    /// tags and log fields, which a reader that stores what it read adds and changes.
+    pub fn repeats(&self, other: &Self) -> bool {
+        (self.trace_id, self.span_id, self.start, self.duration)
+            == (other.trace_id, other.span_id, other.start, other.duration)
+            && (self.flags, &self.operation) == (other.flags, &other.operation)
+            && self.references == other.references
+            && self.process.service == other.process.service
+            && same_tags(&self.tags, &other.tags)
+            && same_tags(&self.process.tags, &other.process.tags)
+            && self.logs.len() == other.logs.len()
+            && self
+                .logs
+                .iter()
+                .zip(&other.logs)
+                .all(|(a, b)| a.at == b.at && same_tags(&a.fields, &b.fields))
     }
 
     /// The value of the `span.kind` tag, or "".

@@ -8,7 +8,7 @@ mod blocks;
 mod parts;
 mod search;
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -165,12 +165,15 @@ impl SpanSource for Source {
                 blocks.iter().filter(wanted).for_each(take);
                 continue;
             };
+            let without = without(span_day, need);
             let holds = |set: &Option<NumberSet>, meta: &BlockMeta| {
                 set.as_ref().is_none_or(|set| set.contains(meta.number))
             };
             let indexed = |meta: &&Arc<BlockMeta>| {
                 meta.number >= indexed_below
-                    || holds(&older, meta) && (meta.terms < TERMS || holds(&newer, meta))
+                    || holds(&older, meta)
+                        && (meta.terms < TERMS || holds(&newer, meta))
+                        && !is_in(&without, meta.number)
             };
             match &older {
                 // No meta is missing: the few that are needed are at hand by their numbers.
@@ -278,6 +281,25 @@ impl SpanSource for Source {
         }
         Ok(())
     }
+}
+
+/// Blocks of a day that the filters of runs rule out: numbers, in order, of runs that do not
+/// overlap.
+fn without(day: &SpanDay, need: &BlockNeed) -> Vec<Range<u32>> {
+    if need.tags().is_empty() {
+        return Vec::new();
+    }
+    let found = day.partition.blocks_without(need.tags());
+    found.unwrap_or_else(|error| {
+        // They only prune, as the index does.
+        tracing::warn!(partition = %day.partition.name, "filters of runs not used: {error}");
+        Vec::new()
+    })
+}
+
+fn is_in(ranges: &[Range<u32>], number: u32) -> bool {
+    let after = ranges.partition_point(|range| range.start <= number);
+    after > 0 && ranges[after - 1].contains(&number)
 }
 
 /// The number from which on the index knows nothing, and the numbers of the blocks of a day

@@ -55,6 +55,8 @@
 //! 07 block u32            -> calls between services, found when blocks up to this one were linked
 //!                            (links/record.rs); not for every block
 //! 07 block u32, hash u64  -> the same, of parents looked for later
+//! 08 slice u8, block u32  -> piece of the filter of the tags of a run of blocks, of which this is
+//!                            the first (span/run.rs); blocks that are in no such run have none
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -186,6 +188,8 @@ pub mod prefix {
     pub const SUMMARY: u8 = 6;
     /// Calls between services that linking found.
     pub const LINKS: u8 = 7;
+    /// Tags of a run of blocks.
+    pub const RUN: u8 = 8;
 }
 
 /// Key of the `number`-th chunk or block, or of its meta or filter.
@@ -193,6 +197,18 @@ pub fn number_key(prefix: u8, number: u32) -> [u8; 5] {
     let mut key = [prefix; 5];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Key of a piece of the filter of the run that begins with this block.
+pub fn run_key(slice: u8, first: u32) -> [u8; 6] {
+    let mut key = [prefix::RUN, slice, 0, 0, 0, 0];
+    key[2..].copy_from_slice(&first.to_be_bytes());
+    key
+}
+
+/// First block in a key made by [`run_key`].
+pub fn first_of_run_key(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(2..6)?.try_into().ok()?))
 }
 
 /// Key of something a stream has.

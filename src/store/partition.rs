@@ -1,6 +1,7 @@
 //! One day of one signal: its chunks or blocks, its index, its end.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -13,10 +14,14 @@ use super::error::StoreError;
 use super::head::Through;
 use super::index::DayIndex;
 use super::kv::{Batch, Creation, Keep, Kv};
-use super::layout::{Layout, PartitionId, Signal, number_key, number_of_key, prefix, stream_key};
+use super::layout::{
+    Layout, PartitionId, Signal, first_of_run_key, number_key, number_of_key, prefix, run_key,
+    stream_key,
+};
 use super::seal::{SealedBlock, SealedChunk};
 use super::span::BlockMeta;
 use super::span::links::Links;
+use super::span::run::{TagHash, TagRun, look_up};
 use super::streams::encode_stream;
 use crate::model::StreamId;
 
@@ -174,6 +179,8 @@ struct State {
     next_number: u32,
     /// Documents for the index of chunks that may not be flushed yet.
     unindexed: Vec<(u32, String)>,
+    /// Tags of the newest blocks of spans, as long as more fit.
+    run: Option<TagRun>,
     /// Links of the newest blocks that the linker has not asked for.
     unlinked: VecDeque<(u32, Arc<Links>)>,
     /// Written to since the last flush.
@@ -387,6 +394,14 @@ impl Partition {
         for trace in sealed.trace_ids {
             batch.put(trace_key(trace, number), Vec::new());
         }
+        let run = state.run.get_or_insert_with(|| TagRun::new(number));
+        run.add_block(&sealed.tags);
+        if run.is_full() {
+            for (slice, piece) in run.pieces() {
+                batch.put(run_key(slice, run.first()), piece);
+            }
+            run.restart(number + 1);
+        }
         let mut new_operations = Vec::new();
         for operation in sealed.operations {
             let hash = xxh3_64(&operation);
@@ -399,7 +414,11 @@ impl Partition {
             batch.put(key, Vec::new());
         }
         fail::fail_point!("seal-write");
-        self.kv.write(&self.name, batch)?;
+        if let Err(error) = self.kv.write(&self.name, batch) {
+            // It counts a block that is not there.
+            state.run = None;
+            return Err(error);
+        }
         if state.operations.len() < KNOWN_OPERATIONS {
             state.operations.extend(new_operations);
         }
@@ -628,6 +647,26 @@ impl Partition {
             })
     }
 
+    /// Blocks none of which has a span with all these tags: numbers, in order.
+    pub fn blocks_without(&self, tags: &[TagHash]) -> Result<Vec<Range<u32>>, StoreError> {
+        let mut without = Vec::new();
+        for tag in tags {
+            let slice = [prefix::RUN, tag.slice()];
+            self.kv
+                .scan_from(&self.name, &slice, &slice, Keep::Yes, |key, piece| {
+                    if let Some(first) = first_of_run_key(key)
+                        && let Some((blocks, false)) = look_up(piece, *tag)
+                    {
+                        without.push(first..first.saturating_add(blocks));
+                    }
+                    true
+                })?;
+        }
+        without.sort_unstable_by_key(|range| range.start);
+        without.dedup();
+        Ok(without)
+    }
+
     /// Numbers of the blocks that hold spans of a trace.
     pub fn blocks_of_trace(&self, trace: u128) -> Result<Vec<u32>, StoreError> {
         let mut numbers = Vec::new();
@@ -702,7 +741,8 @@ impl Partition {
             .map(|(_, words)| words.len() + 40)
             .sum();
         let loaded = state.chunks.is_some() || state.blocks.is_some();
-        words + state.streams.len() * 24 + if loaded { state.memory } else { 0 }
+        let run = state.run.as_ref().map_or(0, TagRun::memory);
+        words + run + state.streams.len() * 24 + if loaded { state.memory } else { 0 }
     }
 
     /// Has at hand what the first query over the day would have to load.

@@ -13,6 +13,7 @@ use super::head::spans::FrozenSpans;
 use super::index::{Analyzer, ChunkFlags};
 use super::patterns;
 use super::span::links::Links;
+use super::span::run::TagHash;
 use super::span::{BlockMeta, SpanBlock, TagCensus};
 use super::streams::Stream;
 use crate::model::Day;
@@ -44,9 +45,11 @@ pub struct SealedBlock {
     pub meta: BlockMeta,
     pub block: Vec<u8>,
     pub filter: Vec<u8>,
+    /// Of all tags, for the filter of the run (span/run.rs).
+    pub tags: Vec<TagHash>,
     /// Index terms with a blank between them.
     pub words: String,
-    /// Distinct trace ids.
+    /// Distinct trace ids, sorted.
     pub trace_ids: Vec<u128>,
     /// Distinct `service 00 operation 00 kind`.
     pub operations: Vec<Vec<u8>>,
@@ -104,6 +107,7 @@ pub fn seal_spans(head: &FrozenSpans, census: &Mutex<TagCensus>) -> SealedBlock 
         meta: sealed.meta,
         block: sealed.bytes,
         filter: sealed.filter,
+        tags: sealed.tags,
         words: sealed.words,
         trace_ids: sealed.trace_ids,
         operations: sealed.operations,

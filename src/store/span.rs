@@ -16,6 +16,7 @@ mod codec;
 mod fingerprint;
 mod likeness;
 pub mod links;
+pub mod run;
 pub mod summary;
 mod terms;
 

@@ -4,7 +4,7 @@
 //!     such span, equal ones by greater id.
 //! T2. Sealed blocks are read by their newest start, descending; reading ends when the last
 //!     trace that the limit leaves room for is newer than everything not read.
-//! T3. A trace is complete: all its spans, wherever and whenever. Exact repetitions are dropped,
+//! T3. A trace is complete: all its spans, wherever and whenever. Repetitions are dropped,
 //!     different spans with one id are kept.
 //! T4. An answer too large or too late is an error, never a part of the answer.
 
@@ -395,7 +395,7 @@ impl Newest {
     }
 }
 
-/// Spans of a trace without exact repetitions.
+/// Spans of a trace without repetitions.
 #[derive(Default)]
 struct Collected {
     spans: Vec<Span>,
@@ -409,7 +409,7 @@ impl Collected {
             .known
             .entry((span.span_id, span.start, span.duration))
             .or_default();
-        if alike.iter().any(|n| self.spans[*n as usize] == span) {
+        if alike.iter().any(|n| self.spans[*n as usize].repeats(&span)) {
             return 0;
         }
         alike.push(self.spans.len() as u32);

@@ -355,3 +355,52 @@ async fn an_archived_trace_outlives_retention() {
     assert!(!querier.archive(TraceId(1)).await.unwrap());
     querier.store.stop().unwrap();
 }
+
+/// Enough tags that no other span has for one run of blocks to be full, and a start meanwhile.
+#[tokio::test]
+async fn runs_of_blocks_rule_out_what_no_block_has() {
+    let dir = tempfile::tempdir().unwrap();
+    const TRACES: u64 = 100_000;
+    let id = |trace: u64| format!("{:016x}", trace.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let without = |querier: &Querier, id: &str| -> u32 {
+        let need = query_terms(&query("api", "", &[("request.id", id)], 20));
+        let snapshot = querier.store.spans().unwrap();
+        let ranges = snapshot.days.iter().map(|day| super::without(day, &need));
+        ranges.flatten().map(|range| range.len() as u32).sum()
+    };
+    for begun in [0, TRACES] {
+        let querier = querier(dir.path());
+        for from in (begun..begun + TRACES).step_by(2000) {
+            push(&querier, (from..from + 2000).flat_map(spans).collect()).await;
+        }
+        querier.store.flush().await.unwrap();
+        let all = (begun + TRACES) as u32 * 2 / 512;
+        let absent: Vec<u32> = (0..10)
+            .map(|n| without(&querier, &format!("{n:x}absent")))
+            .collect();
+        // A hundredth of others passes.
+        let most = absent.iter().max().copied().unwrap_or(0);
+        assert!(
+            most > all * 3 / 4 && most < all,
+            "{absent:?} of {all} blocks"
+        );
+        for trace in (0..begun + TRACES).step_by(7919) {
+            let tag = id(trace);
+            assert!(without(&querier, &tag) <= most, "{trace}");
+            let found = find(&querier, query("api", "", &[("request.id", &tag)], 20)).await;
+            assert_eq!(found, [trace]);
+        }
+        assert!(
+            find(&querier, query("api", "", &[("request.id", "none")], 20))
+                .await
+                .is_empty()
+        );
+        assert!(
+            find(&querier, query("web", "", &[("request.id", &id(5))], 20))
+                .await
+                .is_empty()
+        );
+        let both = [("request.id", &*id(5)), ("status", "202")];
+        assert!(find(&querier, query("", "", &both, 20)).await.is_empty());
+    }
+}

@@ -43,7 +43,7 @@ const NOTE_AT_START: usize = 128;
 /// a restart.
 const LOOK_BACK_DAYS: usize = 3;
 /// Time for looking for parents in older blocks, of each [`LOOK_EVERY`].
-const LOOKUP_TIME: Duration = Duration::from_millis(10);
+const LOOKUP_TIME: Duration = Duration::from_millis(5);
 /// Children that wait for a turn to have their parents looked for.
 const MAX_LOOKUPS: usize = 256 << 10;
 /// When so many wait, and a quarter as many as there are older blocks, those are all read, each
@@ -408,18 +408,34 @@ fn client_of(mut spans: impl Iterator<Item = Seen>) -> Option<Seen> {
     spans.find(|seen| seen.role == Role::Client)
 }
 
-/// Whether a span has to be remembered beside those with its key, and whether it is one of
-/// them over again.
-fn compare(spans: impl Iterator<Item = Seen>, new: Seen) -> (bool, bool) {
+/// A span, compared with those that have its key.
+struct Compared {
+    /// It has to be remembered beside them.
+    new: bool,
+    /// It is one of them over again.
+    again: bool,
+    /// There are others.
+    shared: bool,
+}
+
+fn compare(spans: impl Iterator<Item = Seen>, new: Seen) -> Compared {
     let (mut known, mut remembered) = (0, false);
     for seen in spans {
         if seen == new {
-            return (false, true);
+            return Compared {
+                new: false,
+                again: true,
+                shared: true,
+            };
         }
         known += 1;
         remembered |= (seen.service, seen.role) == (new.service, new.role);
     }
-    (!remembered && known < SAME_KEY, false)
+    Compared {
+        new: !remembered && known < SAME_KEY,
+        again: false,
+        shared: known > 0,
+    }
 }
 
 fn count(edges: &mut Edges, parent: u16, child: u32, minute: i32, calls: u64) {
@@ -523,11 +539,11 @@ impl State {
                 role: link.role,
                 check: link.check,
             };
-            let (new, again) = compare(self.recent.get(key), seen);
-            if new {
-                self.recent.insert(key, seen);
+            let compared = compare(self.recent.get(key), seen);
+            if compared.new {
+                self.recent.insert(key, seen, compared.shared);
             }
-            if again {
+            if compared.again {
                 repeated.push(n);
             }
         }
@@ -688,11 +704,13 @@ impl State {
             let service = pending.services[link.service as usize];
             if !self.orphans.is_empty() {
                 let key = key_of(trace, link.span);
-                let edges = &mut found.edges;
-                // Noted already, with those that share its id.
-                let spans = self.recent.get(key);
-                let service = parent_of(spans).map_or(service, |seen| seen.service);
+                let (edges, recent) = (&mut found.edges, &self.recent);
+                let mut of = None;
                 let taken = self.orphans.take(key, |orphan| {
+                    // Noted already, with those that share its id.
+                    let service = *of.get_or_insert_with(|| {
+                        parent_of(recent.get(key)).map_or(service, |seen| seen.service)
+                    });
                     count(
                         edges,
                         service,
@@ -710,7 +728,12 @@ impl State {
                 link,
                 trace,
                 |key| parent_of(recent.get(key)),
-                |key| client_of(recent.get(key)),
+                |key| {
+                    recent
+                        .is_shared(key)
+                        .then(|| client_of(recent.get(key)))
+                        .flatten()
+                },
             );
             match caller {
                 Caller::Service(parent) => {
@@ -914,11 +937,12 @@ impl State {
                     role: link.role,
                     check: link.check,
                 };
-                let (new, again) = compare(self.recent.get(key).chain(overlay.get(key)), seen);
-                if new {
+                let known = self.recent.get(key).chain(overlay.get(key));
+                let compared = compare(known, seen);
+                if compared.new {
                     overlay.insert(key, seen);
                 }
-                if again {
+                if compared.again {
                     repeated.push(n);
                 }
             }

@@ -97,7 +97,12 @@ pub struct Recent {
     spans: [Spans; 2],
     /// First block of each day that each of them holds.
     from: [HashMap<Day, u32>; 2],
+    /// Keys that more than one span came with, a bit for each of a few of their bits: seldom
+    /// one is set, and looking here is cheaper than looking for the spans.
+    shared: [Box<[u64]>; 2],
 }
+
+const SHARED_BITS: u32 = 16;
 
 impl Recent {
     /// Room for so many spans in each table.
@@ -105,6 +110,7 @@ impl Recent {
         Self {
             spans: [Spans::new(spans), Spans::new(spans)],
             from: Default::default(),
+            shared: std::array::from_fn(|_| vec![0; (1 << SHARED_BITS) / 64].into()),
         }
     }
 
@@ -114,6 +120,8 @@ impl Recent {
             self.spans.swap(0, 1);
             self.from.swap(0, 1);
             self.from[0].clear();
+            self.shared.swap(0, 1);
+            self.shared[0].fill(0);
             self.spans[0].table.clear();
             if !self.spans[0].fit(spans) {
                 self.spans[0] = Spans::new(spans);
@@ -122,9 +130,19 @@ impl Recent {
         self.from[0].entry(day).or_insert(number);
     }
 
-    /// A span of the block begun last.
-    pub fn insert(&mut self, key: u64, seen: Seen) {
+    /// A span of the block begun last; whether there are others with its key.
+    pub fn insert(&mut self, key: u64, seen: Seen, shared: bool) {
         self.spans[0].insert(key, seen);
+        if shared {
+            let bit = shared_bit(key);
+            self.shared[0][bit / 64] |= 1 << (bit % 64);
+        }
+    }
+
+    /// Whether there may be more than one span with this key.
+    pub fn is_shared(&self, key: u64) -> bool {
+        let bit = shared_bit(key);
+        (self.shared[0][bit / 64] | self.shared[1][bit / 64]) >> (bit % 64) & 1 == 1
     }
 
     pub fn get(&self, key: u64) -> impl Iterator<Item = Seen> {
@@ -138,8 +156,12 @@ impl Recent {
     }
 
     pub fn memory(&self) -> usize {
-        self.spans.iter().map(Spans::memory).sum()
+        self.spans.iter().map(Spans::memory).sum::<usize>() + (2 << SHARED_BITS) / 8
     }
+}
+
+fn shared_bit(key: u64) -> usize {
+    (key >> (u64::BITS - SHARED_BITS)) as usize
 }
 
 /// Children that wait for their parents, by the parents' keys.
@@ -270,7 +292,9 @@ mod tests {
         let day = Day(20_000);
         for block in 0..10 {
             recent.begin_block(day, block, 50);
-            (0..50).for_each(|n| recent.insert(key(u64::from(block) * 50 + n), seen(block as u16)));
+            (0..50).for_each(|n| {
+                recent.insert(key(u64::from(block) * 50 + n), seen(block as u16), false)
+            });
         }
         assert!(recent.spans.iter().all(|spans| spans.table.len() <= room));
         for block in 0..10u32 {
@@ -289,8 +313,11 @@ mod tests {
         assert_eq!(recent.get(key(9999)).count(), 0);
         // One larger than the table has one made for it.
         recent.begin_block(day, 10, 1000);
-        (0..1000).for_each(|n| recent.insert(key(10_000 + n), seen(7)));
+        (0..1000).for_each(|n| recent.insert(key(10_000 + n), seen(7), false));
         assert!((0..1000).all(|n| recent.get(key(10_000 + n)).count() == 1));
+        assert!(!recent.is_shared(key(10_000)));
+        recent.insert(key(10_000), seen(8), true);
+        assert!(recent.is_shared(key(10_000)) && recent.get(key(10_000)).count() == 2);
     }
 
     #[test]

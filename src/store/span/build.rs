@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::likeness::{SpanHashes, hash_tag};
 use super::links::Links;
+use super::run::TagHash;
 use super::terms::{BlockTerms, TERMS, TagCensus};
 use super::{BlockMeta, LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Value};
 use crate::model::search::ValueRef;
@@ -48,9 +49,11 @@ pub struct SealedSpanBlock {
     pub bytes: Vec<u8>,
     /// Gram filter of the tags.
     pub filter: Vec<u8>,
+    /// Of all tags, for the filter of the run (run.rs).
+    pub tags: Vec<TagHash>,
     /// Index terms, a space between them; [`super::BlockNeed`] asks for them.
     pub words: String,
-    /// Distinct.
+    /// Distinct, sorted.
     pub trace_ids: Vec<u128>,
     /// Distinct service, operation and kind, with a zero byte between them.
     pub operations: Vec<Vec<u8>>,
@@ -172,6 +175,7 @@ impl SpanBlockBuilder {
         let BlockTerms {
             words,
             filter,
+            tags,
             operations,
         } = block.terms(analyzer, census);
         let bytes = block.encode();
@@ -188,11 +192,14 @@ impl SpanBlockBuilder {
             max_duration: durations.max().unwrap_or(0),
             terms: TERMS,
         };
-        let trace_ids = block.traces.iter().map(|id| id.0).collect();
+        let mut trace_ids: Vec<u128> = block.traces.iter().map(|id| id.0).collect();
+        // In order of keys, which enter the memtable at less cost so.
+        trace_ids.sort_unstable();
         SealedSpanBlock {
             meta,
             bytes,
             filter,
+            tags,
             words,
             trace_ids,
             operations,

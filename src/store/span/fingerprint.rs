@@ -1,4 +1,4 @@
-//! By what an exact repetition of a span is known: ids, times and all content, 128 bits.
+//! By what a repetition of a span is known: ids, times and all content, 128 bits.
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -6,13 +6,16 @@ use crate::model::trace::{RefType, Span, Tag, TagValue};
 
 /// Takes fingerprints; keeps its space for the next one.
 #[derive(Default)]
-pub struct Fingerprints(Vec<u8>);
+pub struct Fingerprints {
+    out: Vec<u8>,
+    tag: Vec<u8>,
+}
 
 impl Fingerprints {
-    /// Equal for equal spans, wherever they came from; never for others, as far as 128 bits
-    /// can say.
+    /// Equal for spans that repeat each other ([`Span::repeats`]), wherever they came from;
+    /// never for others, as far as 128 bits can say.
     pub fn of(&mut self, span: &Span) -> u128 {
-        let out = &mut self.0;
+        let Self { out, tag } = self;
         out.clear();
         out.extend(span.trace_id.0.to_le_bytes());
         out.extend(span.span_id.0.to_le_bytes());
@@ -21,8 +24,8 @@ impl Fingerprints {
         out.extend(span.flags.to_le_bytes());
         text(out, &span.operation);
         text(out, &span.process.service);
-        tags(out, &span.process.tags);
-        tags(out, &span.tags);
+        tags(out, tag, &span.process.tags);
+        tags(out, tag, &span.tags);
         count(out, span.references.len());
         for reference in &span.references {
             out.push(u8::from(reference.kind == RefType::FollowsFrom));
@@ -32,44 +35,51 @@ impl Fingerprints {
         count(out, span.logs.len());
         for log in &span.logs {
             out.extend(log.at.to_le_bytes());
-            tags(out, &log.fields);
+            tags(out, tag, &log.fields);
         }
-        count(out, span.warnings.len());
-        span.warnings.iter().for_each(|warning| text(out, warning));
         let fingerprint = xxh3_128(out);
         // One huge span must not be paid for for ever.
         if out.capacity() > 1 << 20 {
-            self.0 = Vec::new();
+            *out = Vec::new();
+        }
+        if tag.capacity() > 1 << 20 {
+            *tag = Vec::new();
         }
         fingerprint
     }
 }
 
-fn tags(out: &mut Vec<u8>, tags: &[Tag]) {
+/// The tags in whatever order: the sum of their hashes. Each is spread over all 128 bits, so that
+/// no few of them add up to the sum of others.
+fn tags(out: &mut Vec<u8>, scratch: &mut Vec<u8>, tags: &[Tag]) {
     count(out, tags.len());
+    let mut sum = 0u128;
     for tag in tags {
-        text(out, &tag.key);
+        scratch.clear();
+        text(scratch, &tag.key);
         match &tag.value {
             TagValue::String(value) => {
-                out.push(0);
-                text(out, value);
+                scratch.push(0);
+                text(scratch, value);
             }
-            TagValue::Bool(value) => out.push(1 + u8::from(*value)),
+            TagValue::Bool(value) => scratch.push(1 + u8::from(*value)),
             TagValue::Int64(value) => {
-                out.push(3);
-                out.extend(value.to_le_bytes());
+                scratch.push(3);
+                scratch.extend(value.to_le_bytes());
             }
             TagValue::Float64(value) => {
-                out.push(4);
-                out.extend(value.to_bits().to_le_bytes());
+                scratch.push(4);
+                scratch.extend(value.to_bits().to_le_bytes());
             }
             TagValue::Binary(value) => {
-                out.push(5);
-                count(out, value.len());
-                out.extend_from_slice(value);
+                scratch.push(5);
+                count(scratch, value.len());
+                scratch.extend_from_slice(value);
             }
         }
+        sum = sum.wrapping_add(xxh3_128(scratch));
     }
+    out.extend(sum.to_le_bytes());
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {

@@ -26,7 +26,8 @@
 //! of two microseconds to the next. Such a term is never hashed whole, so that a range of
 //! durations is a range of terms. Blocks from before terms 1 lack what says so.
 //!
-//! The filter of a block is that of the text `\nkey:text\n` of all tags.
+//! The filter of a block is that of the text `\nkey:text\n` of all tags; that of a run of blocks
+//! has the hashes of such lines ([`super::run`]).
 
 use std::collections::hash_map::Entry;
 
@@ -34,6 +35,7 @@ use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashSet, HashSetExt};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::run::TagHash;
 use super::{Part, SpanBlock, Value};
 use crate::model::need::Need;
 use crate::model::search::{SpanMatcher, TagMatcher};
@@ -118,6 +120,8 @@ pub struct BlockTerms {
     pub words: String,
     /// As [`FilterView`] reads it.
     pub filter: Vec<u8>,
+    /// Of all tags, for the filter of the run (run.rs).
+    pub tags: Vec<TagHash>,
     /// Service, operation and kind, with a zero byte between them; distinct, sorted.
     pub operations: Vec<Vec<u8>>,
 }
@@ -146,12 +150,15 @@ impl SpanBlock {
         let texts: Vec<_> = self.tags.iter().map(|row| self.value(row).text()).collect();
         let mut keys = vec![KeyUse::default(); self.names.len()];
         let mut lines = String::new();
+        let mut tags = Vec::with_capacity(self.tags.len());
         for (row, text) in self.tags.iter().zip(&texts) {
             let key = &mut keys[row.key as usize];
             let name = self.names.get(row.key);
             key.values += 1;
             key.wide |= key.values > BLOCK_VALUES || census.see(name, text);
+            let start = lines.len();
             push_line(&mut lines, name, text);
+            tags.push(TagHash::of_line(&lines[start..]));
         }
         for (n, key) in keys.iter().enumerate() {
             let name = self.names.get(n as u32);
@@ -296,6 +303,7 @@ impl SpanBlock {
         BlockTerms {
             words: terms.join(" "),
             filter,
+            tags,
             operations: self.operations(),
         }
     }
@@ -341,12 +349,19 @@ pub struct BlockNeed {
     /// The same of blocks that have [`TERMS`], besides.
     pub newer: WordPlan,
     grams: NeedlePlan,
+    /// Tags that it must have.
+    tags: Vec<TagHash>,
 }
 
 impl BlockNeed {
     /// Whether the filter of a block lets it pass.
     pub fn may_match(&self, filter: &FilterView<'_>) -> bool {
         self.grams.may_match(filter, ChunkFlags::default())
+    }
+
+    /// Tags of which a block must have all.
+    pub fn tags(&self) -> &[TagHash] {
+        &self.tags
     }
 
     /// Whether filters can rule out blocks.
@@ -390,7 +405,7 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
             });
         }
     }
-    let mut lines = Vec::new();
+    let (mut lines, mut tags) = (Vec::new(), Vec::new());
     for tag in &matcher.tags {
         let (key, text) = (tag.key.as_str(), tag.text.as_str());
         let line = if tag.regex.is_some() {
@@ -417,7 +432,9 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
                     has("p:*".into()),
                 ]));
             }
-            line_need(key, text)
+            let line = tag_line(key, text);
+            tags.push(TagHash::of_line(&line));
+            Need::Literal(line.into_bytes())
         };
         needs.push(words_need(&NeedlePlan::compile(&line).words));
         lines.push(line);
@@ -426,6 +443,7 @@ pub fn query_terms(query: &TraceQuery) -> BlockNeed {
         words: WordPlan::all(needs),
         newer: WordPlan::all(newer),
         grams: NeedlePlan::compile(&Need::all(lines)),
+        tags,
     }
 }
 
@@ -455,12 +473,16 @@ fn has(term: String) -> WordPlan {
 }
 
 fn line_need(key: &str, text: &str) -> Need {
-    let mut line = String::new();
-    push_line(&mut line, key, text);
-    Need::Literal(line.into_bytes())
+    Need::Literal(tag_line(key, text).into_bytes())
 }
 
-/// The tag as the filter knows it.
+/// The tag as the filters know it.
+fn tag_line(key: &str, text: &str) -> String {
+    let mut line = String::with_capacity(key.len() + text.len() + 3);
+    push_line(&mut line, key, text);
+    line
+}
+
 fn push_line(out: &mut String, key: &str, text: &str) {
     out.extend(["\n", key, ":", text, "\n"]);
 }
