@@ -24,12 +24,14 @@ const MAX_TOLD: usize = 100;
 /// Entries listed one by one in the refusal of those too far behind.
 const MAX_BEHIND_LISTED: usize = 10;
 
+/// How old entries of a stream with these labels may be; `None`: any age.
+pub type AgeOf = dyn Fn(&Labels) -> Option<Duration> + Send + Sync;
+
 /// How old entries of a stream may be, where streams differ in that.
 pub struct StreamAges {
     /// No stream's are refused that are younger.
     pub shortest: Duration,
-    /// By a stream's labels; `None`: any age.
-    pub of: Box<dyn Fn(&Labels) -> Option<Duration> + Send + Sync>,
+    pub of: Box<AgeOf>,
 }
 
 /// Decides what of a push is accepted.
