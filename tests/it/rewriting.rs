@@ -96,7 +96,7 @@ fn streams_of_a_selector_are_kept_less_long() {
     let noise = |n: i64| {
         (
             old + n,
-            format!("{n} {:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(40),
+            format!("{n} {:x}", (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(40),
         )
     };
     let many: Vec<(i64, String)> = (0..5000)
