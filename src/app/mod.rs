@@ -2,6 +2,7 @@
 
 mod jaeger;
 mod readers;
+mod retention;
 mod sinks;
 
 use std::io::Write;
@@ -35,6 +36,7 @@ use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
 use crate::server::{self, Listeners, loki, notify, otlp, zipkin};
 use crate::source::files::{FilesMetrics, FollowOptions, Follower};
+use crate::store::retention::Rules;
 use crate::store::{self, Durability, Store};
 use crate::telemetry::log::{self, LogLevel};
 use crate::telemetry::metrics::{Gauge, Metrics};
@@ -119,9 +121,10 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     warn_of_cgroup(budget.limit());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let pool = Pool::new(threads.min(MAX_POOL_THREADS)).context("starting threads")?;
-    let store = open_store(&config, &clock, &pool, &budget, &metrics)?;
+    let rules = retention::rules(&config)?;
+    let store = open_store(&config, rules.clone(), &clock, &pool, &budget, &metrics)?;
 
-    let limits = log_limits(&config);
+    let limits = log_limits(&config, &rules);
     let discovery = Discovery::of(config.loki.discover_service_name.clone());
     let sink = StoreSink {
         store: store.clone(),
@@ -219,7 +222,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     );
     let api = Arc::new(loki::Api {
         ingest: Ingest::new(
-            Admission::new(limits, discovery),
+            Admission::new(limits, discovery).with_ages(retention::stream_ages(&config, rules)),
             sink.clone(),
             clock.clone(),
             IngestMetrics::new(&metrics),
@@ -437,6 +440,7 @@ fn bind(config: &Config) -> anyhow::Result<Listeners> {
 
 fn open_store(
     config: &Config,
+    retention_rules: Rules,
     clock: &Clock,
     pool: &Pool,
     budget: &Budget,
@@ -449,6 +453,7 @@ fn open_store(
             config::Durability::Flush => Durability::Flush,
         },
         retention: config.storage.retention,
+        retention_rules,
         max_bytes: config.storage.max_bytes,
         min_free_bytes: config.storage.min_free_bytes,
         mine_patterns: config.loki.patterns,
@@ -474,11 +479,12 @@ fn open_store(
     Store::open(options).with_context(|| format!("storage.path {}", config.storage.path.display()))
 }
 
-fn log_limits(config: &Config) -> LogLimits {
+fn log_limits(config: &Config, rules: &Rules) -> LogLimits {
     let l = &config.loki.limits;
     let defaults = LogLimits::default();
     // What retention would drop at once is refused instead.
-    let max_age = match (l.reject_old_samples_max_age, config.storage.retention) {
+    let longest = retention::longest(config, rules);
+    let max_age = match (l.reject_old_samples_max_age, longest) {
         (Some(age), Some(retention)) => Some(age.min(retention)),
         (age, retention) => age.or(retention),
     };

@@ -177,7 +177,8 @@ pub fn uncounted(
     let mut left: HashSet<(usize, StreamId)> = HashSet::new();
     for (run, sum) in sums {
         let whole = range.contains(sum.min) && range.contains(sum.max);
-        if whole && snapshot.deletions.is_empty() && take(&by_id[&sum.stream], sum) {
+        let stream = &by_id[&sum.stream];
+        if whole && snapshot.leaves_sum(stream, sum) && take(stream, sum) {
             stats.chunks_total += sum.chunks;
         } else {
             left.insert((run, sum.stream));

@@ -297,7 +297,7 @@ fn volumes(
     let groups = Groups::of(&streams, query);
     let ids: HashSet<StreamId> = groups.of_stream.keys().copied().collect();
     let snapshot = store.logs(range, Some(&ids)).map_err(internal)?;
-    let by_id: HashMap<StreamId, &Arc<Stream>> = match snapshot.deletions.is_empty() {
+    let by_id: HashMap<StreamId, &Arc<Stream>> = match snapshot.leaves_all() {
         true => HashMap::new(),
         false => streams.iter().map(|s| (s.id, s)).collect(),
     };
@@ -313,7 +313,7 @@ fn volumes(
             let Some(of) = groups.of_stream.get(&meta.stream) else {
                 continue;
             };
-            if !snapshot.deletions.is_empty()
+            if !snapshot.leaves_all()
                 && let Some(stream) = by_id.get(&meta.stream)
             {
                 match snapshot.left(stream, meta) {

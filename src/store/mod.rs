@@ -5,12 +5,13 @@
 //!                    └→ heads → pool: seal → writer → partition (RocksDB)
 //!                                              keeper: flush → index → low-water mark
 //! delete requests → snapshots leave lines out → eraser: chunks rewritten → compacted
+//! cold or expired days → eraser: copied, chunks merged → switched to
 //! readers ← snapshot (heads and catalogs under one lock)
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
 //! L in `chunk/lines`, M in `patterns`, D in `partition`, R in `room` and in `archive`, I in `index`,
-//! E in `deletion`, G in `links`, W in `writer`, C in `keeper`.
+//! E in `deletion`, G in `links`, N in `rewrite`, W in `writer`, C in `keeper`.
 
 pub mod archive;
 pub mod chunk;
@@ -32,6 +33,7 @@ pub mod partition;
 pub mod patterns;
 pub mod recovery;
 pub mod retention;
+mod rewrite;
 mod room;
 pub mod seal;
 pub mod snapshot;

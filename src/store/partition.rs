@@ -22,7 +22,7 @@ use super::seal::{SealedBlock, SealedChunk};
 use super::span::BlockMeta;
 use super::span::links::Links;
 use super::span::run::{TagHash, TagRun, look_up};
-use super::streams::encode_stream;
+use super::streams::{Stream, encode_stream};
 use crate::model::StreamId;
 
 /// Of a gram filter in the cache, as a rule: 24.4 MB of 3,800 chunks (docs/benchmarks.md).
@@ -123,6 +123,17 @@ impl<M> Catalog<M> {
     }
 }
 
+impl<M> FromIterator<M> for Catalog<M> {
+    /// In order of number.
+    fn from_iter<I: IntoIterator<Item = M>>(metas: I) -> Self {
+        let mut catalog = Self::default();
+        metas
+            .into_iter()
+            .for_each(|meta| catalog.push(Arc::new(meta)));
+        catalog
+    }
+}
+
 impl Catalog<ChunkMeta> {
     /// Puts another meta, or none, in the place of the one with this number.
     fn replace(&mut self, number: u32, meta: Option<Arc<ChunkMeta>>) {
@@ -147,6 +158,17 @@ impl Catalog<ChunkMeta> {
     }
 }
 
+/// A chunk with all that is kept of it.
+pub struct StoredChunk {
+    /// Its number is given by the partition.
+    pub meta: ChunkMeta,
+    pub data: Box<[u8]>,
+    pub filter: Box<[u8]>,
+    pub patterns: Option<Box<[u8]>>,
+    /// Distinct words with a blank between them, for the index.
+    pub words: String,
+}
+
 /// A day of one signal.
 ///
 /// D1. A chunk is in the family before it is in the catalog.
@@ -154,6 +176,8 @@ impl Catalog<ChunkMeta> {
 ///     the last snapshot that holds it lets go.
 pub struct Partition {
     pub id: PartitionId,
+    /// How often the day was rewritten into a family of its own (rewrite/mod.rs).
+    pub generation: u32,
     /// Family and index directory.
     pub name: String,
     kv: Arc<Kv>,
@@ -190,8 +214,13 @@ struct State {
 
 impl Partition {
     /// Opens a day that exists.
-    pub fn open(id: PartitionId, kv: Arc<Kv>, layout: &Layout) -> Result<Self, StoreError> {
-        let name = id.name();
+    pub fn open(
+        id: PartitionId,
+        generation: u32,
+        kv: Arc<Kv>,
+        layout: &Layout,
+    ) -> Result<Self, StoreError> {
+        let name = id.family(generation);
         let mut state = State::default();
         if let Some(last) = kv.last_key(&name, prefix::META)? {
             state.next_number = number_of_key(&last).map_or(0, |n| n + 1);
@@ -206,8 +235,9 @@ impl Partition {
         }
         Ok(Self {
             id,
+            generation,
             creation: kv.creation(&name),
-            index: DayIndex::new(layout.index_dir(id)),
+            index: DayIndex::new(layout.index_of(&name)),
             layout: layout.clone(),
             name,
             kv,
@@ -218,9 +248,14 @@ impl Partition {
     }
 
     /// Creates the day, or opens it when it exists.
-    pub fn create(id: PartitionId, kv: Arc<Kv>, layout: &Layout) -> Result<Self, StoreError> {
-        kv.create_family(&id.name())?;
-        let partition = Self::open(id, kv, layout)?;
+    pub fn create(
+        id: PartitionId,
+        generation: u32,
+        kv: Arc<Kv>,
+        layout: &Layout,
+    ) -> Result<Self, StoreError> {
+        kv.create_family(&id.family(generation))?;
+        let partition = Self::open(id, generation, kv, layout)?;
         {
             // A new day's catalog grows with it: nothing has to be loaded for the first query.
             let mut state = partition.state.lock();
@@ -264,39 +299,63 @@ impl Partition {
 
     /// Takes a sealed chunk: everything of it in one batch.
     pub fn add_chunk(&self, sealed: SealedChunk) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.put(
+            stream_key(prefix::SEALED_THROUGH, sealed.meta.stream),
+            sealed.through.encode(),
+        );
+        let chunk = StoredChunk {
+            meta: ChunkMeta {
+                seq: sealed.through.seq,
+                ..sealed.meta
+            },
+            data: sealed.chunk.into(),
+            filter: sealed.filter.into(),
+            patterns: sealed.patterns.map(Into::into),
+            words: sealed.words,
+        };
+        fail::fail_point!("seal-write");
+        self.put_chunk(chunk, &sealed.stream, batch)
+    }
+
+    /// Takes a chunk of the day's generation before this one.
+    pub fn add_rewritten(&self, chunk: StoredChunk, stream: &Stream) -> Result<(), StoreError> {
+        self.put_chunk(chunk, stream, Batch::default())
+    }
+
+    /// Gives a chunk its number and writes it, with what the batch has already.
+    fn put_chunk(
+        &self,
+        chunk: StoredChunk,
+        stream: &Stream,
+        mut batch: Batch,
+    ) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let number = state.next_number;
         let meta = ChunkMeta {
             number,
-            seq: sealed.through.seq,
-            ..sealed.meta
+            ..chunk.meta
         };
-        let mut batch = Batch::default();
         let seq = meta.seq.to_be_bytes();
         batch.put(number_key(prefix::SEQ, number), seq);
-        batch.put(number_key(prefix::DATA, number), sealed.chunk);
+        batch.put(number_key(prefix::DATA, number), chunk.data);
         batch.put(number_key(prefix::META, number), meta.encode());
-        batch.put(number_key(prefix::FILTER, number), sealed.filter);
-        if let Some(patterns) = sealed.patterns {
+        batch.put(number_key(prefix::FILTER, number), chunk.filter);
+        if let Some(patterns) = chunk.patterns {
             batch.put(number_key(prefix::PATTERNS, number), patterns);
         }
-        batch.put(
-            stream_key(prefix::SEALED_THROUGH, meta.stream),
-            sealed.through.encode(),
-        );
         let new_stream = !state.streams.contains(&meta.stream);
         if new_stream {
-            let stream = encode_stream(&sealed.stream.tenant, &sealed.stream.labels);
+            let stream = encode_stream(&stream.tenant, &stream.labels);
             batch.put(stream_key(prefix::STREAM, meta.stream), stream);
         }
-        fail::fail_point!("seal-write");
         self.kv.write(&self.name, batch)?;
         if new_stream {
             state.streams.insert(meta.stream);
         }
         state.next_number += 1;
         state.dirty = true;
-        state.unindexed.push((number, sealed.words));
+        state.unindexed.push((number, chunk.words));
         state.memory += meta.memory();
         if let Some(catalog) = &mut state.chunks {
             catalog.push(Arc::new(meta));
@@ -444,6 +503,23 @@ impl Partition {
         if let Some(catalog) = &state.chunks {
             return Ok(catalog.clone());
         }
+        let catalog = self.read_chunks()?;
+        state.memory = catalog.iter().map(|m| m.memory()).sum();
+        state.chunks = Some(catalog.clone());
+        Ok(catalog)
+    }
+
+    /// The same, with the number that the next chunk gets; kept in memory for nobody else.
+    pub fn peek_chunks(&self) -> Result<(Catalog<ChunkMeta>, u32), StoreError> {
+        let state = self.state.lock();
+        let catalog = match &state.chunks {
+            Some(catalog) => catalog.clone(),
+            None => self.read_chunks()?,
+        };
+        Ok((catalog, state.next_number))
+    }
+
+    fn read_chunks(&self) -> Result<Catalog<ChunkMeta>, StoreError> {
         let mut seqs: HashMap<u32, u64> = HashMap::new();
         self.kv.scan(&self.name, &[prefix::SEQ], |key, value| {
             if let (Some(number), Ok(seq)) = (number_of_key(key), value.try_into()) {
@@ -451,14 +527,25 @@ impl Partition {
             }
             true
         })?;
-        let catalog = self.load(|number, bytes| {
+        self.load(|number, bytes| {
             let meta = ChunkMeta::decode(number, bytes)?;
             let seq = seqs.get(&number).copied().unwrap_or(0);
             Ok((!meta.is_emptied()).then_some(ChunkMeta { seq, ..meta }))
+        })
+    }
+
+    /// Takes over up to which record of the journal lines are sealed, of streams that it may
+    /// have lines of: those of records from `low_water` on.
+    pub fn copy_sealed_through(&self, from: &Self, low_water: u64) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let key = [prefix::SEALED_THROUGH];
+        self.kv.scan(&from.name, &key, |key, value| {
+            if Through::decode(value).is_none_or(|through| through.seq >= low_water) {
+                batch.put(key, value);
+            }
+            true
         })?;
-        state.memory = catalog.iter().map(|m| m.memory()).sum();
-        state.chunks = Some(catalog.clone());
-        Ok(catalog)
+        self.kv.write(&self.name, batch)
     }
 
     /// Metas of all blocks, read from the family when they are not in memory.
@@ -772,7 +859,7 @@ impl Partition {
 
     /// Bytes on the disk that go with it, about.
     pub fn disk_bytes(&self) -> u64 {
-        let index = super::room::bytes_below(&self.layout.index_dir(self.id));
+        let index = super::room::bytes_below(&self.layout.index_of(&self.name));
         self.kv.disk_bytes(&self.name) + index
     }
 
@@ -787,18 +874,20 @@ impl Drop for Partition {
         if self.dropped.load(Ordering::Acquire) {
             let dropped = match self.kv.drop_family(&self.name, self.creation) {
                 Ok(true) => self.index.reset(),
+                // On a full disk RocksDB drops a family and answers that it could not write its
+                // options: the index goes all the same, it is of use to nobody.
+                Err(error) => self.index.reset().and(Err(error)),
                 Ok(false) => {
                     // Late lines began the day again while somebody read it: its successor has
                     // everything, and goes when its time comes.
                     tracing::info!(partition = %self.name, "not dropped: begun again meanwhile");
                     return;
                 }
-                Err(error) => Err(error),
             };
             if let Err(error) = dropped {
                 tracing::error!(partition = %self.name, "drop failed, retried at start: {error}");
             } else {
-                let dir = self.layout.index_dir(self.id);
+                let dir = self.layout.index_of(&self.name);
                 tracing::info!(partition = %self.name, index = %dir.display(), "dropped");
             }
         }

@@ -1,7 +1,8 @@
 //! Opening a data directory, after a clean stop or a crash: the same steps.
 //!
 //! 1. lock the directory, check its format
-//! 2. open RocksDB with the families of all days; finish what a dropped day left behind
+//! 2. open RocksDB with the families of all days; finish what a dropped or rewritten day left
+//!    behind
 //! 3. list the streams of all days; read the delete requests, which count from here on
 //! 4. open the journal behind its last whole record, in a fresh segment
 //! 5. start writer, syncer, keeper; appends are taken from here on
@@ -23,12 +24,13 @@ use super::journal::{Journal, Replay};
 use super::keeper::Keeper;
 use super::kv::{Kv, KvOptions};
 use super::layout::{
-    FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, POSITION_PREFIX, PartitionId,
+    FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, OLDEST_FORMAT, POSITION_PREFIX,
 };
 use super::links::Linker;
 use super::metrics::StoreMetrics;
 use super::options::Options;
 use super::partition::Partition;
+use super::rewrite::generation::Families;
 use super::streams::{Streams, decode_stream};
 use super::sync::Syncer;
 use super::writer::{Open, Shared, Writer};
@@ -52,15 +54,16 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     kv.create_family(META_FAMILY)?;
 
     let mut open = Open::default();
-    let streams = Streams::default();
-    for name in Kv::families(&layout.db_dir())? {
-        let Some(id) = PartitionId::parse(&name) else {
-            return Err(StoreError::corrupt(
-                "rocksdb",
-                format!("family {name} is unknown"),
-            ));
-        };
-        let partition = Partition::open(id, kv.clone(), &layout)?;
+    let streams = Streams::new(options.retention, options.retention_rules.clone());
+    let families = Families::of(&kv, Kv::families(&layout.db_dir())?)?;
+    if let Some(name) = families.unknown.first() {
+        let what = format!("family {name} is unknown");
+        return Err(StoreError::corrupt("rocksdb", what));
+    }
+    families.settle(&kv)?;
+    for (id, generation) in &families.days {
+        let id = *id;
+        let partition = Partition::open(id, *generation, kv.clone(), &layout)?;
         let mut bad = 0;
         partition.each_stream(|id, bytes| {
             if streams.contains(id) {
@@ -74,7 +77,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
             }
         })?;
         if bad > 0 {
-            tracing::error!(partition = %name, bad, "streams that can't be read");
+            tracing::error!(partition = %partition.name, bad, "streams that can't be read");
         }
         open.partitions.insert(id, Arc::new(partition));
     }
@@ -133,6 +136,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         sealed_bytes: AtomicU64::new(0),
         degraded: Mutex::default(),
         deletions: deletion_log,
+        generations: Mutex::new(families.days.into_iter().collect()),
         options,
     });
     super::room::look_at_disk(&shared);
@@ -201,6 +205,8 @@ fn check_format(layout: &Layout) -> Result<(), StoreError> {
     match std::fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(FORMAT_VERSION) => Ok(()),
+            // What came since is written beside what there is.
+            Ok(OLDEST_FORMAT..FORMAT_VERSION) => write_format(&path, layout),
             Ok(newer) if newer > FORMAT_VERSION => Err(format_error(
                 &path,
                 text.trim(),
@@ -220,17 +226,21 @@ fn check_format(layout: &Layout) -> Result<(), StoreError> {
                     "the file is missing; restore it",
                 ));
             }
-            let write = || -> std::io::Result<()> {
-                let temporary = path.with_extension("new");
-                std::fs::write(&temporary, format!("{FORMAT_VERSION}\n"))?;
-                File::open(&temporary)?.sync_all()?;
-                std::fs::rename(&temporary, &path)?;
-                File::open(layout.root())?.sync_all()
-            };
-            write().map_err(|e| StoreError::io(&path, "write", e))
+            write_format(&path, layout)
         }
         Err(e) => Err(StoreError::io(&path, "read", e)),
     }
+}
+
+fn write_format(path: &Path, layout: &Layout) -> Result<(), StoreError> {
+    let write = || -> std::io::Result<()> {
+        let temporary = path.with_extension("new");
+        std::fs::write(&temporary, format!("{FORMAT_VERSION}\n"))?;
+        File::open(&temporary)?.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        File::open(layout.root())?.sync_all()
+    };
+    write().map_err(|e| StoreError::io(path, "write", e))
 }
 
 fn format_error(path: &Path, found: &str, advice: &'static str) -> StoreError {
@@ -242,17 +252,14 @@ fn format_error(path: &Path, found: &str, advice: &'static str) -> StoreError {
     }
 }
 
-/// Removes index directories of days that are gone: a crash between the two drops.
+/// Removes index directories of days, or generations, that are gone: a crash between the two drops.
 fn remove_orphaned_indices(layout: &Layout, open: &Open) -> Result<(), StoreError> {
     let root = layout.index_root();
     let entries = std::fs::read_dir(&root).map_err(|e| StoreError::io(&root, "list", e))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let known = name
-            .to_str()
-            .and_then(PartitionId::parse)
-            .is_none_or(|id| open.partitions.contains_key(&id));
-        if !known {
+        let is_known = open.partitions.values().any(|p| *p.name == *name);
+        if !is_known {
             tracing::info!(index = %entry.path().display(), "removing the index of a dropped day");
             std::fs::remove_dir_all(entry.path())
                 .map_err(|e| StoreError::io(&entry.path(), "remove", e))?;

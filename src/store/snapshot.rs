@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::chunk::{ChunkMeta, LineBlock};
+use super::chunk::{ChunkMeta, LineBlock, StreamSum};
 use super::deletion::{Deletion, Deletions, Left};
 use super::error::StoreError;
 use super::head::spans::FrozenSpans;
@@ -37,12 +37,14 @@ pub struct LogDay {
 /// Logs of a range of time at one instant.
 #[derive(Clone)]
 pub struct LogSnapshot {
-    /// Without those of which delete requests leave nothing.
+    /// Without those of which retention and delete requests leave nothing.
     pub heads: Vec<HeadView>,
     /// Delete requests that count; chunks have to be looked up with [`LogSnapshot::left`].
     pub deletions: Deletions,
     /// The range asked for.
     pub range: TimeRange,
+    /// Set where rules of retention take chunks out of days: the time by the store's clock.
+    expired_by: Option<Timestamp>,
     /// Oldest first.
     pub days: Vec<LogDay>,
     /// Journal records below this number are in it, wholly.
@@ -50,9 +52,26 @@ pub struct LogSnapshot {
 }
 
 impl LogSnapshot {
-    /// What delete requests leave of a chunk's lines in the range asked for. Anything but
-    /// [`Left::All`] means that the meta's counts are too high.
+    /// Whether nothing takes lines out of any chunk.
+    pub fn leaves_all(&self) -> bool {
+        self.deletions.is_empty() && self.expired_by.is_none()
+    }
+
+    /// Whether nothing takes lines out of what some chunks of a stream have together.
+    pub fn leaves_sum(&self, stream: &Stream, sum: &StreamSum) -> bool {
+        self.deletions.is_empty() && !self.is_expired(stream, sum.min)
+    }
+
+    fn is_expired(&self, stream: &Stream, newest: Timestamp) -> bool {
+        is_expired(self.expired_by, stream, newest)
+    }
+
+    /// What retention and delete requests leave of a chunk's lines in the range asked for.
+    /// Anything but [`Left::All`] means that the meta's counts are too high.
     pub fn left(&self, stream: &Stream, meta: &ChunkMeta) -> Left {
+        if self.is_expired(stream, meta.max) {
+            return Left::Nothing;
+        }
         if self.deletions.is_empty() {
             return Left::All;
         }
@@ -86,6 +105,10 @@ impl SpanSnapshot {
         let frozen = self.frozen.iter().map(|head| head.block.block());
         frozen.chain(self.open.iter().map(Arc::as_ref))
     }
+}
+
+fn is_expired(expired_by: Option<Timestamp>, stream: &Stream, newest: Timestamp) -> bool {
+    expired_by.is_some_and(|now| stream.kept.expires_at(newest) <= now)
 }
 
 /// Partitions of a signal with loaded catalogs: loading takes time and must not happen under
@@ -133,6 +156,7 @@ pub fn logs(
     wanted: Option<&HashSet<StreamId>>,
 ) -> Result<LogSnapshot, StoreError> {
     let now = shared.options.clock.now();
+    let expired_by = shared.has_rules().then_some(now);
     let days = range.days();
     with_loaded(
         shared,
@@ -142,12 +166,15 @@ pub fn logs(
         |open, partitions| {
             let wants = |id: StreamId| wanted.is_none_or(|w| w.contains(&id));
             let deletions = open.deletions.clone();
-            let left = |stream: &Stream, seq, min, max| match deletions
-                .left(stream, seq, min, max, range)
-            {
-                Left::All => Some(Vec::new()),
-                Left::Lines(deletions) => Some(deletions),
-                Left::Nothing => None,
+            let left = |stream: &Stream, seq, min, max| {
+                if is_expired(expired_by, stream, max) {
+                    return None;
+                }
+                match deletions.left(stream, seq, min, max, range) {
+                    Left::All => Some(Vec::new()),
+                    Left::Lines(deletions) => Some(deletions),
+                    Left::Nothing => None,
+                }
             };
             let frozen = open
                 .frozen
@@ -182,6 +209,7 @@ pub fn logs(
                 heads: frozen.chain(heads).collect(),
                 deletions: deletions.clone(),
                 range,
+                expired_by,
                 days: partitions
                     .into_iter()
                     .map(|(partition, chunks)| LogDay { partition, chunks })

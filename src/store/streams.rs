@@ -4,11 +4,13 @@
 //! so that a day stands alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use super::codec::{Reader, Writer};
+use super::retention::{Kept, Rules};
 use crate::model::{Labels, Matcher, StreamId};
 
 /// One stream.
@@ -17,13 +19,19 @@ pub struct Stream {
     pub id: StreamId,
     pub tenant: Arc<str>,
     pub labels: Labels,
+    /// How long its lines are kept.
+    pub kept: Kept,
     /// Memory that the registry holds for it, bytes.
     memory: usize,
 }
 
 /// All known streams.
 #[derive(Default)]
-pub struct Streams(RwLock<Inner>);
+pub struct Streams {
+    inner: RwLock<Inner>,
+    retention: Option<Duration>,
+    rules: Rules,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -40,12 +48,21 @@ struct Tenant {
 }
 
 impl Streams {
+    /// None yet; how long they will be kept is known.
+    pub fn new(retention: Option<Duration>, rules: Rules) -> Self {
+        Self {
+            inner: RwLock::default(),
+            retention,
+            rules,
+        }
+    }
+
     /// The stream with this id, registered when it is new.
     pub fn register(&self, tenant: &Arc<str>, id: StreamId, labels: &Labels) -> Arc<Stream> {
-        if let Some(stream) = self.0.read().by_id.get(&id) {
+        if let Some(stream) = self.inner.read().by_id.get(&id) {
             return stream.clone();
         }
-        let mut inner = self.0.write();
+        let mut inner = self.inner.write();
         if let Some(stream) = inner.by_id.get(&id) {
             return stream.clone();
         }
@@ -55,6 +72,7 @@ impl Streams {
             id,
             tenant: tenant.clone(),
             labels: labels.clone(),
+            kept: self.rules.kept(self.retention, labels),
             memory,
         });
         let index = inner.tenants.entry(tenant.clone()).or_default();
@@ -69,15 +87,15 @@ impl Streams {
     }
 
     pub fn get(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.0.read().by_id.get(&id).cloned()
+        self.inner.read().by_id.get(&id).cloned()
     }
 
     pub fn contains(&self, id: StreamId) -> bool {
-        self.0.read().by_id.contains_key(&id)
+        self.inner.read().by_id.contains_key(&id)
     }
 
     pub fn len(&self) -> usize {
-        self.0.read().by_id.len()
+        self.inner.read().by_id.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -86,12 +104,12 @@ impl Streams {
 
     /// Memory of the registry, bytes.
     pub fn memory(&self) -> usize {
-        self.0.read().memory
+        self.inner.read().memory
     }
 
     /// The tenant's streams whose labels match all of `matchers`; all streams for none.
     pub fn select(&self, tenant: &str, matchers: &[Matcher]) -> Vec<Arc<Stream>> {
-        let inner = self.0.read();
+        let inner = self.inner.read();
         let Some(index) = inner.tenants.get(tenant) else {
             return Vec::new();
         };
@@ -128,7 +146,7 @@ impl Streams {
 
     /// Forgets the streams that `keep` refuses.
     pub fn retain(&self, keep: impl Fn(StreamId) -> bool) {
-        let mut inner = self.0.write();
+        let mut inner = self.inner.write();
         let gone: Vec<Arc<Stream>> = inner
             .by_id
             .values()

@@ -23,6 +23,7 @@ pub(super) fn options(path: &Path) -> Options {
         path: path.to_owned(),
         durability: Durability::Sync,
         retention: None,
+        retention_rules: Default::default(),
         max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: true,
@@ -80,19 +81,22 @@ pub(super) async fn push(store: &Store, batch: LogBatch) {
 }
 
 /// All lines by stream label, in the order that a reader sees them.
-fn read(store: &Store) -> BTreeMap<String, Vec<(i64, String)>> {
+pub(super) fn read(store: &Store) -> BTreeMap<String, Vec<(i64, String)>> {
     let snapshot = store.logs(TimeRange::all(), None).unwrap();
     let mut all: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
     let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
     for day in &snapshot.days {
         for meta in day.chunks.iter() {
+            let stream = store.0.shared.streams.get(meta.stream).unwrap();
+            if let deletion::Left::Nothing = snapshot.left(&stream, meta) {
+                continue;
+            }
             let block = day
                 .partition
                 .data(meta.number, |bytes| {
                     ChunkReader::new(bytes).unwrap().lines().unwrap()
                 })
                 .unwrap();
-            let stream = store.0.shared.streams.get(meta.stream).unwrap();
             let lines = all.entry(stream.labels.to_string()).or_default();
             lines.extend((0..block.len()).map(|i| (block.at[i], text(block.line(i)))));
         }

@@ -20,6 +20,7 @@ mod loki_cases;
 mod naive;
 mod otlp_logs;
 mod queries;
+mod rewriting;
 mod sampling;
 mod senders;
 mod service_metrics;

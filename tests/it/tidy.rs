@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
         ],
     ),
     // The parts' options, and what they are made of.
-    ("config", &["source", "telemetry"]),
+    ("config", &["source", "telemetry", "logql"]),
 ];
 
 /// A crate, and where it may be used.
