@@ -1,5 +1,6 @@
 //! Builds every part from the configuration, starts them, and stops them in reverse.
 
+pub mod data;
 mod jaeger;
 mod readers;
 mod sinks;
@@ -237,6 +238,15 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         enabled: config.loki.limits.deletion_mode != DeletionMode::Disabled,
         clock: clock.clone(),
     });
+    let exports = Arc::new(loki::export::ExportApi {
+        begin: data::exporter(
+            store.clone(),
+            budget.account("queries"),
+            config.loki.discover_log_levels,
+        ),
+        options: api.options.clone(),
+        pool: pool.clone(),
+    });
     let sink = Arc::new(sink);
     let (strategies, adaptive) = jaeger::strategies(&config, &reloads, &store, &metrics, &shutdown);
     let strategies = Arc::new(strategies);
@@ -274,6 +284,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
             loki::router(api.clone())
                 .merge(loki::delete::router(deletes))
                 .merge(loki::rules::router())
+                .merge(loki::export::router(exports))
                 .merge(loki::tail::router(tails.clone()))
                 .merge(otlp::logs::loki_router(api, logs))
                 .merge(admin::router(admin)),

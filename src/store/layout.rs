@@ -4,6 +4,10 @@
 //! <storage.path>/
 //!   FORMAT                 format version of the directory, decimal
 //!   LOCK                   held while a process has it open
+//!   DAMAGED                what can't be read (damage.rs); there only when something can't
+//!   repair.tmp/            a day while `repair` rewrites it
+//!   salvaged/              lines that `repair` saved without their labels
+//!   MANIFEST.copy          copy of RocksDB's list of files (manifest.rs)
 //!   journal/<first seq>.wpj
 //!   db/                    RocksDB: families `meta`, `archive`, `log-YYYYMMDD`, `span-YYYYMMDD`
 //!   index/log-YYYYMMDD/    tantivy
@@ -150,6 +154,15 @@ impl Layout {
 
     pub fn lock_file(&self) -> PathBuf {
         self.root.join("LOCK")
+    }
+
+    /// Where a day is while `repair` rewrites it.
+    pub fn rewrite_dir(&self) -> PathBuf {
+        self.root.join("repair.tmp")
+    }
+
+    pub fn manifest_copy(&self) -> PathBuf {
+        self.root.join("MANIFEST.copy")
     }
 
     pub fn journal_dir(&self) -> PathBuf {

@@ -15,8 +15,10 @@
 pub mod archive;
 pub mod chunk;
 pub mod codec;
+pub mod damage;
 pub mod deletion;
 pub mod error;
+mod files;
 pub mod head;
 mod inbox;
 pub mod index;
@@ -26,11 +28,13 @@ mod keeper;
 pub mod kv;
 pub mod layout;
 pub mod links;
+mod manifest;
 mod metrics;
 pub mod options;
 pub mod partition;
 pub mod patterns;
 pub mod recovery;
+pub mod repair;
 pub mod retention;
 mod room;
 pub mod seal;
@@ -39,8 +43,10 @@ pub mod span;
 pub mod streams;
 mod sync;
 pub mod tail;
+pub mod verify;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,7 +65,7 @@ pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
 use crate::model::service_metrics::DependencyLink;
-use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
+use crate::model::{Day, Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::Pool;
 use deletion::eraser::Eraser;
@@ -160,7 +166,9 @@ impl Store {
 
     /// What is wrong and goes on.
     pub fn degraded(&self) -> Vec<String> {
-        self.0.shared.degraded.lock().clone()
+        let mut all = self.0.shared.degraded.lock().clone();
+        all.extend(self.0.shared.damage.lines());
+        all
     }
 
     /// Positions of followed files. Complete only after recovery.
@@ -264,6 +272,21 @@ impl Store {
     /// Who called whom, by the starts of the called spans; sorted. Blocks for some milliseconds.
     pub fn dependencies(&self, range: TimeRange) -> Result<Vec<DependencyLink>, StoreError> {
         self.0.linker.dependencies(&self.0.shared, range)
+    }
+
+    /// Days that there is something of, oldest first.
+    pub fn days(&self, signal: Signal) -> BTreeSet<Day> {
+        let open = self.0.shared.open.lock();
+        let ours = open.partitions.keys().filter(|id| id.signal == signal);
+        let sealed = ours.map(|id| id.day);
+        match signal {
+            Signal::Logs => {
+                let heads = open.heads.keys().map(|key| key.day);
+                let frozen = open.frozen.iter().map(|head| head.key.day);
+                sealed.chain(heads).chain(frozen).collect()
+            }
+            Signal::Spans => sealed.chain(open.spans.keys().copied()).collect(),
+        }
     }
 
     /// Names of the days kept, for `/ready` and the log.

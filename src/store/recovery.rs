@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
+use super::damage::Damage;
 use super::deletion::{self, eraser::Eraser};
 use super::error::StoreError;
 use super::inbox::Inbox;
@@ -26,6 +27,7 @@ use super::layout::{
     FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, POSITION_PREFIX, PartitionId,
 };
 use super::links::Linker;
+use super::manifest;
 use super::metrics::StoreMetrics;
 use super::options::Options;
 use super::partition::Partition;
@@ -48,7 +50,15 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         // A day of 1.5 GB has 24 MB of gram filters, which every search for a number reads.
         cache: (limit / 256 * 32).max(4 << 20),
     };
-    let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options)?);
+    if layout.rewrite_dir().exists() {
+        return Err(StoreError::corrupt(
+            layout.rewrite_dir().display().to_string(),
+            "a repair was interrupted; run `watchpost repair` again",
+        ));
+    }
+    let damage = Damage::open(layout.root(), &options.metrics);
+    manifest::check(&layout, &damage)?;
+    let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options, damage.clone())?);
     kv.create_family(META_FAMILY)?;
 
     let mut open = Open::default();
@@ -74,7 +84,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
             }
         })?;
         if bad > 0 {
-            tracing::error!(partition = %name, bad, "streams that can't be read");
+            partition.note_record(&format!("labels of {bad} streams"), "can't be read");
         }
         open.partitions.insert(id, Arc::new(partition));
     }
@@ -87,11 +97,14 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let (deletions, deletion_log) = deletion::log::load(&kv, &options)?;
     open.unfrozen = deletions.iter().cloned().collect();
     open.deletions = deletions;
-    let low_water = kv
-        .get(META_FAMILY, LOW_WATER_KEY, |value| {
-            value.try_into().map(u64::from_be_bytes).unwrap_or(0)
-        })?
-        .unwrap_or(0);
+    let low_water = kv.get(META_FAMILY, LOW_WATER_KEY, |value| {
+        value.try_into().map(u64::from_be_bytes).unwrap_or(0)
+    });
+    let low_water = match low_water {
+        // All of the journal is read then; what is sealed is known to the days.
+        Err(error) if error.is_damage() => 0,
+        low_water => low_water?.unwrap_or(0),
+    };
 
     let journal = Journal::open(&layout.journal_dir(), low_water)?;
     let metrics = StoreMetrics::new(&options.metrics);
@@ -132,6 +145,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         journal_bytes: AtomicU64::new(0),
         sealed_bytes: AtomicU64::new(0),
         degraded: Mutex::default(),
+        damage,
         deletions: deletion_log,
         options,
     });
@@ -178,7 +192,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
 }
 
 /// Creates the directory when it is missing and locks it against a second process.
-fn lock(layout: &Layout) -> Result<File, StoreError> {
+pub(super) fn lock(layout: &Layout) -> Result<File, StoreError> {
     let root = layout.root();
     std::fs::create_dir_all(root).map_err(|e| StoreError::io(root, "create", e))?;
     let path = layout.lock_file();
@@ -196,7 +210,7 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
 }
 
 /// Reads the format version, or writes it to a directory that has none and nothing else.
-fn check_format(layout: &Layout) -> Result<(), StoreError> {
+pub(super) fn check_format(layout: &Layout) -> Result<(), StoreError> {
     let path = layout.format_file();
     match std::fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {

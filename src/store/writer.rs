@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::damage::{Damage, Kind};
 use super::deletion::{Deletion, DeletionLog, Deletions};
 use super::error::StoreError;
 use super::head::Through;
@@ -118,6 +119,8 @@ pub struct Shared {
     pub sealed_bytes: AtomicU64,
     /// What is wrong and goes on: shown by `/ready`.
     pub degraded: Mutex<Vec<String>>,
+    /// What of the stored data can't be read; shown beside it.
+    pub damage: Arc<Damage>,
     pub deletions: DeletionLog,
 }
 
@@ -422,6 +425,7 @@ impl Writer {
         let record = replay.next(&self.journal)?;
         for (path, what) in replay.damaged.drain(..) {
             self.shared.metrics.journal_damaged.inc();
+            self.shared.damage.count(Kind::Journal);
             self.shared
                 .degrade(format!("journal segment {}: {what}", path.display()));
         }
@@ -454,6 +458,7 @@ impl Writer {
             ),
             Err(what) => {
                 self.shared.metrics.journal_damaged.inc();
+                self.shared.damage.count(Kind::Journal);
                 let seq = record.header.seq;
                 self.shared.degrade(format!("journal record {seq}: {what}"));
                 self.shared.open.lock().applied = seq + 1;

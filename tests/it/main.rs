@@ -8,6 +8,7 @@ mod bad_queries;
 mod bad_spans;
 mod config;
 mod crash;
+mod damage;
 mod delete;
 mod drilldown;
 mod files;

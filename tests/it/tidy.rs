@@ -46,7 +46,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
 
 /// A crate, and where it may be used.
 const KEPT_IN: [(&str, &[&str]); 4] = [
-    ("rocksdb", &["src/store/kv.rs"]),
+    ("rocksdb", &["src/store/kv.rs", "src/store/kv/"]),
     ("tantivy", &["src/store/index/"]),
     ("axum", &["src/server/", "src/app/"]),
     ("tonic", &["src/server/", "src/app/"]),
