@@ -4,6 +4,7 @@
 //! Exit codes: 0 done; 1 failed, not healthy, or something is damaged; 2 wrong arguments; 74
 //! the disk failed a promise (from `serve`); 78 wrong configuration.
 
+mod backup;
 mod client;
 mod data;
 
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use crate::config::{Config, ConfigErrors, Flag, Loaded, units};
+use backup::Backup;
 use client::get;
 pub use data::DataParts;
 use data::Export;
@@ -74,6 +76,9 @@ enum Command {
     /// Make a damaged data directory whole: indices are made anew, what can't be read is taken
     /// out, and what was lost is printed. The server must not run on it.
     Repair(Source),
+    /// Backups: create, verify, restore, list.
+    #[command(subcommand)]
+    Backup(Backup),
     /// Print all lines of a log query, or all spans of a selector, one JSON object a line.
     Export(Export),
 }
@@ -182,6 +187,7 @@ impl Command {
                 let path = source.load()?.config.storage.path;
                 return Ok(data::code((parts.data.repair)(&path, &mut out)?));
             }
+            Self::Backup(backup) => return backup.run(&parts.data, &mut out),
             Self::Export(export) => export.run(&parts.data, &mut io::BufWriter::new(out))?,
         }
         Ok(ExitCode::SUCCESS)

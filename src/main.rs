@@ -10,6 +10,7 @@ fn main() -> ExitCode {
             verify: watchpost::app::data::verify,
             repair: watchpost::app::data::repair,
             export: watchpost::app::data::export,
+            backup: watchpost::app::data::backup,
             is_in_use: watchpost::app::data::is_in_use,
         },
     };

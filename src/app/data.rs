@@ -21,7 +21,7 @@ use crate::runtime::pool::Pool;
 use crate::server::loki::export::{Begin, ExportRequest, ExportSignal, Pieces};
 use crate::store::layout::Layout;
 use crate::store::options::Decoder;
-use crate::store::{Store, repair, verify};
+use crate::store::{Store, recovery, repair, verify};
 use crate::telemetry::metrics::Metrics;
 
 /// Memory of an export beside what the store holds: a decoded chunk and its text as JSON.
@@ -80,6 +80,15 @@ pub fn repair(path: &Path, out: &mut dyn Write) -> anyhow::Result<bool> {
         (left, _) => writeln!(out, "{left} things are still damaged")?,
     }
     Ok(done.left.is_empty())
+}
+
+/// Backs up a directory that no process has open.
+pub fn backup(
+    path: &Path,
+    copy: &mut dyn FnMut(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let _lock = recovery::lock(&Layout::new(path))?;
+    copy(path)
 }
 
 /// Exports from a directory that no process has open. Its journal is read back first, as at

@@ -174,6 +174,26 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
                 async move { store.flush().await.map_err(|e| e.to_string()) }.boxed()
             }
         }),
+        link_state: Box::new({
+            let store = store.clone();
+            move || {
+                let store = store.clone();
+                let dir = async move { store.link_state().await };
+                dir.map(|dir| match dir {
+                    // Whoever copies may be in another directory.
+                    Ok(dir) => Ok(std::path::absolute(&dir)
+                        .unwrap_or(dir)
+                        .display()
+                        .to_string()),
+                    Err(error) => Err(error.to_string()),
+                })
+                .boxed()
+            }
+        }),
+        release_state: Box::new({
+            let store = store.clone();
+            move |name| store.release_state(name).map_err(|e| e.to_string())
+        }),
         config: effective,
         services: services(&store, &stopping, &listeners, &config),
         log_level: Box::new({

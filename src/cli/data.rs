@@ -24,6 +24,8 @@ pub struct DataParts {
     pub repair: fn(&Path, &mut dyn Write) -> anyhow::Result<bool>,
     /// Exports from a directory that no process has open.
     pub export: fn(&Config, ExportRequest, &mut dyn Write) -> anyhow::Result<()>,
+    /// Hands a directory that no process has open to who copies it, and keeps it so meanwhile.
+    pub backup: fn(&Path, &mut dyn FnMut(&Path) -> anyhow::Result<()>) -> anyhow::Result<()>,
     /// Whether a process has the directory open.
     pub is_in_use: fn(&Path) -> bool,
 }

@@ -5,12 +5,14 @@
 //!     writer remove old segments. A crash anywhere in between leaves a mark that is too low,
 //!     never one that is too high: replay then skips what is sealed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
 
 use super::chunk::ChunkReader;
 use super::damage::Kind;
@@ -47,6 +49,8 @@ struct Orders {
     checkpoints: Vec<Ack>,
     /// Days whose word index is thrown away and made anew.
     rebuilds: Vec<(Arc<Partition>, SyncSender<()>)>,
+    /// Who wants the files of a state linked.
+    states: Vec<oneshot::Sender<Result<PathBuf, StoreError>>>,
     stopped: bool,
 }
 
@@ -92,6 +96,14 @@ impl Keeper {
         told
     }
 
+    /// Has the files of a consistent state linked; the directory with them.
+    pub fn link_state(&self) -> oneshot::Receiver<Result<PathBuf, StoreError>> {
+        let (done, told) = oneshot::channel();
+        self.orders.lock().states.push(done);
+        self.wake.notify_one();
+        told
+    }
+
     /// Ends the thread after what it is doing.
     pub fn stop(&self) {
         self.orders.lock().stopped = true;
@@ -111,17 +123,29 @@ impl Keeper {
         let mut room = Room::default();
         let mut manifest = ManifestCopy::of(&shared.layout);
         loop {
-            let (orders, rebuilds) = {
+            let (orders, rebuilds, states) = {
                 let mut orders = self.orders.lock();
-                if orders.checkpoints.is_empty() && orders.rebuilds.is_empty() && !orders.stopped {
+                let nothing = orders.checkpoints.is_empty()
+                    && orders.rebuilds.is_empty()
+                    && orders.states.is_empty();
+                if nothing && !orders.stopped {
                     self.wake.wait_for(&mut orders, LOOK_EVERY);
                 }
                 if orders.stopped {
                     return;
                 }
                 let rebuilds = std::mem::take(&mut orders.rebuilds);
-                (std::mem::take(&mut orders.checkpoints), rebuilds)
+                let states = std::mem::take(&mut orders.states);
+                (std::mem::take(&mut orders.checkpoints), rebuilds, states)
             };
+            for done in states {
+                // Whoever asked may have gone: then nobody would release it.
+                if let Err(Ok(dir)) = done.send(super::checkpoint::make(shared))
+                    && let Err(error) = super::checkpoint::release(&dir)
+                {
+                    tracing::warn!("links of a backup are left: {error}");
+                }
+            }
             for (partition, done) in rebuilds {
                 if let Err(error) = partition.index.reset() {
                     shared.degrade(format!("{}: {error}", index_of(&partition)));

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor, CompactOptions,
     DBCompressionType, DBRawIteratorWithThreadMode, DBRecoveryMode, DBWithThreadMode, Direction,
@@ -480,6 +481,12 @@ impl Kv {
                 "{family}: compaction left {bytes} bytes of what was deleted"
             ))),
         }
+    }
+
+    /// Links or copies the files of this instant to a new directory. Flushes everything first.
+    pub fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        let checkpoint = Checkpoint::new(&self.db).map_err(StoreError::kv)?;
+        checkpoint.create_checkpoint(dir).map_err(StoreError::kv)
     }
 
     /// Bytes that the cache holds at most.

@@ -5,6 +5,7 @@
 //!   FORMAT                 format version of the directory, decimal
 //!   LOCK                   held while a process has it open
 //!   DAMAGED                what can't be read (damage.rs); there only when something can't
+//!   backup.tmp/            hard links that a backup copies (checkpoint.rs)
 //!   repair.tmp/            a day while `repair` rewrites it
 //!   salvaged/              lines that `repair` saved without their labels
 //!   MANIFEST.copy          copy of RocksDB's list of files (manifest.rs)
@@ -68,6 +69,9 @@ use crate::model::{Day, StreamId};
 
 /// Version of everything below a data directory. Raised with every incompatible change.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Directory of what a backup copies.
+pub const BACKUP_DIR: &str = "backup.tmp";
 
 /// Family of what belongs to no day.
 pub const META_FAMILY: &str = "meta";
@@ -154,6 +158,11 @@ impl Layout {
 
     pub fn lock_file(&self) -> PathBuf {
         self.root.join("LOCK")
+    }
+
+    /// Where the files of a state are linked while a backup copies them.
+    pub fn backup_root(&self) -> PathBuf {
+        self.root.join(BACKUP_DIR)
     }
 
     /// Where a day is while `repair` rewrites it.

@@ -13,6 +13,7 @@
 //! E in `deletion`, G in `links`, W in `writer`, C in `keeper`.
 
 pub mod archive;
+mod checkpoint;
 pub mod chunk;
 pub mod codec;
 pub mod damage;
@@ -48,6 +49,7 @@ mod writer;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -147,6 +149,21 @@ impl Store {
         let (ack, pending) = oneshot::channel();
         self.0.keeper.checkpoint(ack);
         Pending(pending).wait().await
+    }
+
+    /// Links the files of a consistent state, with everything that was acknowledged before, into
+    /// a directory below `storage.path`, for a backup. To be released.
+    pub async fn link_state(&self) -> Result<PathBuf, StoreError> {
+        let linked = self.0.keeper.link_state().await;
+        linked.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Removes the links of one [`Store::link_state`], by the directory's name.
+    pub fn release_state(&self, name: &str) -> Result<(), StoreError> {
+        if name.is_empty() || name.contains(['/', '.']) {
+            return Err(StoreError::Gone(name.to_owned()));
+        }
+        checkpoint::release(&self.0.shared.layout.backup_root().join(name))
     }
 
     /// Whether the journal has been replayed: until then queries may miss lines.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
+use super::checkpoint;
 use super::damage::Damage;
 use super::deletion::{self, eraser::Eraser};
 use super::error::StoreError;
@@ -56,6 +57,8 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
             "a repair was interrupted; run `watchpost repair` again",
         ));
     }
+    // What a crash left of a backup.
+    checkpoint::release(&layout.backup_root())?;
     let damage = Damage::open(layout.root(), &options.metrics);
     manifest::check(&layout, &damage)?;
     let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options, damage.clone())?);
@@ -192,7 +195,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
 }
 
 /// Creates the directory when it is missing and locks it against a second process.
-pub(super) fn lock(layout: &Layout) -> Result<File, StoreError> {
+pub fn lock(layout: &Layout) -> Result<File, StoreError> {
     let root = layout.root();
     std::fs::create_dir_all(root).map_err(|e| StoreError::io(root, "create", e))?;
     let path = layout.lock_file();

@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::checkpoint::link_journal;
 use super::damage::{Damage, Kind};
 use super::deletion::{Deletion, DeletionLog, Deletions};
 use super::error::StoreError;
@@ -330,6 +331,14 @@ impl Writer {
                 // The open segment goes on.
                 Err(error) => tracing::warn!("no new segment of the journal: {error}"),
             },
+            Internal::LinkJournal(dir, done) => {
+                let linked = match self.journal.rotate_used() {
+                    Err(error @ StoreError::Failed(_)) => return Err(error),
+                    rotated => rotated.and_then(|()| link_journal(self.journal.segments(), &dir)),
+                };
+                // Whoever asked may have gone.
+                let _ = done.send(linked);
+            }
             Internal::Forget(low_water) => {
                 self.journal.forget(low_water)?;
                 self.shared

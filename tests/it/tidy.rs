@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// Which modules each module may use, besides itself. `app`, `cli` and the crate's root may
 /// use everything.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
+    ("backup", &[]),
     ("model", &[]),
     ("runtime", &[]),
     ("telemetry", &["runtime"]),
