@@ -346,6 +346,10 @@ impl Store {
         if eraser.is_some_and(|thread| thread.join().is_err()) {
             return Err(StoreError::Failed("the eraser panicked".into()));
         }
+        // What the last checkpoint added to it.
+        if let Err(error) = manifest::ManifestCopy::of(&shared.layout).copy() {
+            tracing::warn!("no copy of RocksDB's list of files: {error}");
+        }
         result
     }
 }

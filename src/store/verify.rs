@@ -728,3 +728,6 @@ impl Tally for Decoded {
 
     fn cell(&mut self, _: Cell<'_>) {}
 }
+
+#[cfg(test)]
+mod tests;
