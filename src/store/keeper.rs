@@ -20,6 +20,7 @@ use super::error::StoreError;
 use super::inbox::{Ack, Internal};
 use super::layout::{ARCHIVE_FAMILY, LOW_WATER_KEY, POSITION_PREFIX, Signal};
 use super::manifest::ManifestCopy;
+use super::meta_copy;
 use super::partition::{Partition, Read};
 use super::room::Room;
 use super::seal::{analyze, span_words};
@@ -269,6 +270,9 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
         Some(low_water.to_be_bytes().to_vec()),
     ));
     shared.kv.write_meta(&pairs)?;
+    if let Err(error) = meta_copy::write(&shared.kv, &shared.layout) {
+        tracing::warn!("no copy of positions and delete requests: {error}");
+    }
     shared.metrics.checkpoints.inc();
     fail::fail_point!("checkpoint-before-forget");
     shared.inbox.push_internal(Internal::Forget(low_water));

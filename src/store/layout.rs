@@ -8,6 +8,7 @@
 //!   backup.tmp/            hard links that a backup copies (checkpoint.rs)
 //!   repair.tmp/            a day while `repair` rewrites it
 //!   salvaged/              lines that `repair` saved without their labels
+//!   META.copy              copy of the family `meta` (meta_copy.rs)
 //!   MANIFEST.copy          copy of RocksDB's list of files (manifest.rs)
 //!   journal/<first seq>.wpj
 //!   db/                    RocksDB: families `meta`, `archive`, `log-YYYYMMDD`, `span-YYYYMMDD`
@@ -168,6 +169,10 @@ impl Layout {
     /// Where a day is while `repair` rewrites it.
     pub fn rewrite_dir(&self) -> PathBuf {
         self.root.join("repair.tmp")
+    }
+
+    pub fn meta_copy(&self) -> PathBuf {
+        self.root.join("META.copy")
     }
 
     pub fn manifest_copy(&self) -> PathBuf {

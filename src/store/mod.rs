@@ -30,6 +30,7 @@ pub mod kv;
 pub mod layout;
 pub mod links;
 mod manifest;
+mod meta_copy;
 mod metrics;
 pub mod options;
 pub mod partition;

@@ -29,6 +29,7 @@ use super::layout::{
 };
 use super::links::Linker;
 use super::manifest;
+use super::meta_copy;
 use super::metrics::StoreMetrics;
 use super::options::Options;
 use super::partition::Partition;
@@ -63,6 +64,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     manifest::check(&layout, &damage)?;
     let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options, damage.clone())?);
     kv.create_family(META_FAMILY)?;
+    meta_copy::check(&kv, &layout)?;
 
     let mut open = Open::default();
     let streams = Streams::default();

@@ -13,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use futures::StreamExt;
 
 use super::params::{Params, parse_time};
 use super::{Options, tenant};
@@ -96,7 +97,7 @@ fn stream(
     pool: Pool,
     pieces: Pieces,
 ) -> impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static {
-    futures::stream::unfold(Some(pieces), move |pieces| {
+    let stream = futures::stream::unfold(Some(pieces), move |pieces| {
         let pool = pool.clone();
         async move {
             let mut pieces = pieces?;
@@ -113,5 +114,7 @@ fn stream(
             tracing::warn!("an export was broken off: {failure}");
             Some((Err(io::Error::other(failure)), None))
         }
-    })
+    });
+    // Who compresses it asks once more at the end.
+    stream.fuse()
 }
