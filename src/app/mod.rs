@@ -1,5 +1,6 @@
 //! Builds every part from the configuration, starts them, and stops them in reverse.
 
+pub mod data;
 mod jaeger;
 mod readers;
 mod retention;
@@ -176,6 +177,26 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
                 async move { store.flush().await.map_err(|e| e.to_string()) }.boxed()
             }
         }),
+        link_state: Box::new({
+            let store = store.clone();
+            move || {
+                let store = store.clone();
+                let dir = async move { store.link_state().await };
+                dir.map(|dir| match dir {
+                    // Whoever copies may be in another directory.
+                    Ok(dir) => Ok(std::path::absolute(&dir)
+                        .unwrap_or(dir)
+                        .display()
+                        .to_string()),
+                    Err(error) => Err(error.to_string()),
+                })
+                .boxed()
+            }
+        }),
+        release_state: Box::new({
+            let store = store.clone();
+            move |name| store.release_state(name).map_err(|e| e.to_string())
+        }),
         config: effective,
         services: services(&store, &stopping, &listeners, &config),
         log_level: Box::new({
@@ -240,6 +261,15 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         enabled: config.loki.limits.deletion_mode != DeletionMode::Disabled,
         clock: clock.clone(),
     });
+    let exports = Arc::new(loki::export::ExportApi {
+        begin: data::exporter(
+            store.clone(),
+            budget.account("queries"),
+            config.loki.discover_log_levels,
+        ),
+        options: api.options.clone(),
+        pool: pool.clone(),
+    });
     let sink = Arc::new(sink);
     let (strategies, adaptive) = jaeger::strategies(&config, &reloads, &store, &metrics, &shutdown);
     let strategies = Arc::new(strategies);
@@ -277,6 +307,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
             loki::router(api.clone())
                 .merge(loki::delete::router(deletes))
                 .merge(loki::rules::router())
+                .merge(loki::export::router(exports))
                 .merge(loki::tail::router(tails.clone()))
                 .merge(otlp::logs::loki_router(api, logs))
                 .merge(admin::router(admin)),

@@ -92,6 +92,19 @@ pub struct QueryStats {
     pub streams: u64,
     /// Decoded chunks that the disk had to be waited for.
     pub slow_reads: u64,
+    /// Chunks that can't be read: their lines are not in the answer.
+    pub damaged: u64,
+}
+
+impl QueryStats {
+    /// What whoever asked should know of the answer.
+    pub fn warnings(&self) -> Vec<String> {
+        let lacks = |n: u64| format!("{n} damaged chunks are left out; /ready names them");
+        (self.damaged > 0)
+            .then(|| lacks(self.damaged))
+            .into_iter()
+            .collect()
+    }
 }
 
 /// What the index knows of a selector's data.

@@ -9,6 +9,7 @@ mod ahead;
 pub mod answer;
 pub mod certain;
 pub mod deletion;
+pub mod export;
 pub mod fields;
 mod labels;
 pub mod limits;

@@ -263,6 +263,7 @@ fn by_words<'a>(
         Ok(found) => found,
         Err(error) => {
             tracing::warn!(partition = %day.partition.name, "index not used: {error}");
+            day.partition.index.distrust();
             None
         }
     };

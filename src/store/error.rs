@@ -54,8 +54,23 @@ impl StoreError {
         }
     }
 
+    /// An error of RocksDB: damage when it says that bytes are not what was written, or that the
+    /// disk does not give them back.
     pub(super) fn kv(error: impl std::fmt::Display) -> Self {
-        Self::Kv(error.to_string())
+        let text = error.to_string();
+        let lost = ["Input/output error", "No such file or directory"];
+        if text.starts_with("Corruption")
+            || text.starts_with("IO error") && lost.iter().any(|what| text.contains(what))
+        {
+            Self::corrupt("rocksdb", text)
+        } else {
+            Self::Kv(text)
+        }
+    }
+
+    /// Whether it says that stored bytes can't be read, now or later.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
     }
 
     pub fn corrupt(place: impl Into<String>, what: impl Into<String>) -> Self {

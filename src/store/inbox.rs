@@ -1,6 +1,7 @@
 //! What the writer thread is asked to do, in order, with a bound.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ pub enum Internal {
     FreezeDeleted,
     /// Go on in a new segment of the journal, so that the open one can be removed.
     Rotate,
+    /// Go on in a new segment of the journal, and link the others into a directory.
+    LinkJournal(PathBuf, SyncSender<Result<(), StoreError>>),
     /// Journal records below this number are no longer needed.
     Forget(u64),
     /// Days older than retention are dropped.

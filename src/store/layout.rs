@@ -4,6 +4,12 @@
 //! <storage.path>/
 //!   FORMAT                 format version of the directory, decimal
 //!   LOCK                   held while a process has it open
+//!   DAMAGED                what can't be read (damage.rs); there only when something can't
+//!   backup.tmp/            hard links that a backup copies (checkpoint.rs)
+//!   repair.tmp/            a day while `repair` rewrites it
+//!   salvaged/              lines that `repair` saved without their labels
+//!   META.copy              copy of the family `meta` (meta_copy.rs)
+//!   MANIFEST.copy          copy of RocksDB's list of files (manifest.rs)
 //!   journal/<first seq>.wpj
 //!   db/                    RocksDB: families `meta`, `archive`, `log-YYYYMMDD`, `span-YYYYMMDD`
 //!   index/log-YYYYMMDD/    tantivy
@@ -72,6 +78,9 @@ use crate::model::{Day, StreamId};
 pub const FORMAT_VERSION: u32 = 2;
 /// The oldest that can be opened. 1 knew no days with a generation.
 pub const OLDEST_FORMAT: u32 = 1;
+
+/// Directory of what a backup copies.
+pub const BACKUP_DIR: &str = "backup.tmp";
 
 /// Family of what belongs to no day.
 pub const META_FAMILY: &str = "meta";
@@ -178,6 +187,24 @@ impl Layout {
 
     pub fn lock_file(&self) -> PathBuf {
         self.root.join("LOCK")
+    }
+
+    /// Where the files of a state are linked while a backup copies them.
+    pub fn backup_root(&self) -> PathBuf {
+        self.root.join(BACKUP_DIR)
+    }
+
+    /// Where a day is while `repair` rewrites it.
+    pub fn rewrite_dir(&self) -> PathBuf {
+        self.root.join("repair.tmp")
+    }
+
+    pub fn meta_copy(&self) -> PathBuf {
+        self.root.join("META.copy")
+    }
+
+    pub fn manifest_copy(&self) -> PathBuf {
+        self.root.join("MANIFEST.copy")
     }
 
     pub fn journal_dir(&self) -> PathBuf {

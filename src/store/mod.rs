@@ -14,10 +14,13 @@
 //! E in `deletion`, G in `links`, N in `rewrite`, W in `writer`, C in `keeper`.
 
 pub mod archive;
+mod checkpoint;
 pub mod chunk;
 pub mod codec;
+pub mod damage;
 pub mod deletion;
 pub mod error;
+mod files;
 pub mod head;
 mod inbox;
 pub mod index;
@@ -27,11 +30,14 @@ mod keeper;
 pub mod kv;
 pub mod layout;
 pub mod links;
+mod manifest;
+mod meta_copy;
 mod metrics;
 pub mod options;
 pub mod partition;
 pub mod patterns;
 pub mod recovery;
+pub mod repair;
 pub mod retention;
 mod rewrite;
 mod room;
@@ -41,9 +47,12 @@ pub mod span;
 pub mod streams;
 mod sync;
 pub mod tail;
+pub mod verify;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -61,7 +70,7 @@ pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
 use crate::model::service_metrics::DependencyLink;
-use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
+use crate::model::{Day, Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::Pool;
 use deletion::eraser::Eraser;
@@ -145,6 +154,21 @@ impl Store {
         Pending(pending).wait().await
     }
 
+    /// Links the files of a consistent state, with everything that was acknowledged before, into
+    /// a directory below `storage.path`, for a backup. To be released.
+    pub async fn link_state(&self) -> Result<PathBuf, StoreError> {
+        let linked = self.0.keeper.link_state().await;
+        linked.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Removes the links of one [`Store::link_state`], by the directory's name.
+    pub fn release_state(&self, name: &str) -> Result<(), StoreError> {
+        if name.is_empty() || name.contains(['/', '.']) {
+            return Err(StoreError::Gone(name.to_owned()));
+        }
+        checkpoint::release(&self.0.shared.layout.backup_root().join(name))
+    }
+
     /// Whether the journal has been replayed: until then queries may miss lines.
     pub fn is_recovered(&self) -> bool {
         self.0.shared.recovered.load(Ordering::Acquire)
@@ -162,7 +186,9 @@ impl Store {
 
     /// What is wrong and goes on.
     pub fn degraded(&self) -> Vec<String> {
-        self.0.shared.degraded.lock().clone()
+        let mut all = self.0.shared.degraded.lock().clone();
+        all.extend(self.0.shared.damage.lines());
+        all
     }
 
     /// Positions of followed files. Complete only after recovery.
@@ -268,6 +294,21 @@ impl Store {
         self.0.linker.dependencies(&self.0.shared, range)
     }
 
+    /// Days that there is something of, oldest first.
+    pub fn days(&self, signal: Signal) -> BTreeSet<Day> {
+        let open = self.0.shared.open.lock();
+        let ours = open.partitions.keys().filter(|id| id.signal == signal);
+        let sealed = ours.map(|id| id.day);
+        match signal {
+            Signal::Logs => {
+                let heads = open.heads.keys().map(|key| key.day);
+                let frozen = open.frozen.iter().map(|head| head.key.day);
+                sealed.chain(heads).chain(frozen).collect()
+            }
+            Signal::Spans => sealed.chain(open.spans.keys().copied()).collect(),
+        }
+    }
+
     /// Names of the days kept, for `/ready` and the log.
     pub fn partitions(&self, signal: Signal) -> Vec<String> {
         let open = self.0.shared.open.lock();
@@ -307,6 +348,10 @@ impl Store {
         let eraser = self.0.eraser_thread.lock().take();
         if eraser.is_some_and(|thread| thread.join().is_err()) {
             return Err(StoreError::Failed("the eraser panicked".into()));
+        }
+        // What the last checkpoint added to it.
+        if let Err(error) = manifest::ManifestCopy::of(&shared.layout).copy() {
+            tracing::warn!("no copy of RocksDB's list of files: {error}");
         }
         result
     }

@@ -1,4 +1,7 @@
 //! One day of one signal: its chunks or blocks, its index, its end.
+//!
+//! What of it can't be read is noted (`damage.rs`) and left out; the rest of the day serves, and
+//! takes what is new.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,6 +13,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunk::{ChunkMeta, StreamSum};
+use super::damage::{Damage, Kind};
 use super::error::StoreError;
 use super::head::Through;
 use super::index::DayIndex;
@@ -29,6 +33,10 @@ use crate::model::StreamId;
 const FILTER_BYTES: usize = 6500;
 /// Metas are kept in runs of this many, so that a snapshot copies a few pointers.
 const RUN: usize = 1024;
+
+/// Numbers left out behind a damaged table: what it held of the day is not known, and a number
+/// must never be used twice.
+const GAP: u32 = 1 << 16;
 
 /// Blocks whose links are kept until the linker asks for them; 5 MiB or so.
 const MAX_UNLINKED: usize = 256;
@@ -207,6 +215,8 @@ struct State {
     run: Option<TagRun>,
     /// Links of the newest blocks that the linker has not asked for.
     unlinked: VecDeque<(u32, Arc<Links>)>,
+    /// Something of the day can't be listed: what is listed stays in memory.
+    pinned: bool,
     /// Written to since the last flush.
     dirty: bool,
     memory: usize,
@@ -232,6 +242,18 @@ impl Partition {
                 }
                 true
             })?;
+        }
+        if kv.damage().has_table(&name) {
+            state.pinned = true;
+            let keys = kv.table_keys(&name)?.into_iter();
+            let signal = id.signal;
+            let numbers = keys
+                .flat_map(|(first, last)| [number_in(signal, &first), number_in(signal, &last)]);
+            let last = numbers.flatten().max().unwrap_or(0);
+            state.next_number = state
+                .next_number
+                .max(last.saturating_add(1))
+                .saturating_add(GAP);
         }
         Ok(Self {
             id,
@@ -283,18 +305,32 @@ impl Partition {
         self.state.lock().streams.contains(&stream)
     }
 
-    /// Journal position up to which the stream's lines are sealed in this day.
+    /// Journal position up to which the stream's lines are sealed in this day. Where that can't
+    /// be read, the last record that a chunk of the stream has lines of: heads are frozen
+    /// between records.
     pub fn sealed_through(&self, stream: StreamId) -> Result<Option<Through>, StoreError> {
         let key = stream_key(prefix::SEALED_THROUGH, stream);
-        Ok(self.kv.get(&self.name, &key, Through::decode)?.flatten())
+        match self.kv.get(&self.name, &key, Through::decode) {
+            Ok(through) => Ok(through.flatten()),
+            Err(error) if error.is_damage() => {
+                let chunks = self.chunks(self.used_at.load(Ordering::Relaxed))?;
+                let seqs = chunks.iter().filter(|m| m.stream == stream).map(|m| m.seq);
+                let entry = u32::MAX;
+                Ok(seqs.max().map(|seq| Through { seq, entry }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Journal position up to which spans are sealed in this day.
+    /// Journal position up to which spans are sealed in this day. Where that can't be read,
+    /// none: spans of the journal are there twice then, rather than not at all.
     pub fn spans_sealed_through(&self) -> Result<Option<Through>, StoreError> {
-        Ok(self
-            .kv
-            .get(&self.name, &[prefix::SEALED_THROUGH], Through::decode)?
-            .flatten())
+        let key = [prefix::SEALED_THROUGH];
+        match self.kv.get(&self.name, &key, Through::decode) {
+            Ok(through) => Ok(through.flatten()),
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes a sealed chunk: everything of it in one batch.
@@ -418,12 +454,14 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether a delete request removed the chunk.
+    /// Whether a delete request or a repair removed the chunk or block.
     pub fn is_removed(&self, number: u32) -> Result<bool, StoreError> {
-        let read = |bytes: &[u8]| ChunkMeta::decode(number, bytes).is_ok_and(|m| m.is_emptied());
+        let read = |bytes: &[u8]| match self.id.signal {
+            Signal::Logs => ChunkMeta::decode(number, bytes).is_ok_and(|m| m.is_emptied()),
+            Signal::Spans => BlockMeta::decode(number, bytes).is_ok_and(|m| m.is_removed()),
+        };
         let key = number_key(prefix::META, number);
-        let removed = self.kv.get(&self.name, &key, read)?;
-        Ok(self.id.signal == Signal::Logs && removed == Some(true))
+        Ok(self.kv.get(&self.name, &key, read)? == Some(true))
     }
 
     /// Makes everything written so far safe.
@@ -505,6 +543,7 @@ impl Partition {
         }
         let catalog = self.read_chunks()?;
         state.memory = catalog.iter().map(|m| m.memory()).sum();
+        state.pinned |= self.kv.damage().has_table(&self.name);
         state.chunks = Some(catalog.clone());
         Ok(catalog)
     }
@@ -555,10 +594,36 @@ impl Partition {
         if let Some(catalog) = &state.blocks {
             return Ok(catalog.clone());
         }
-        let catalog = self.load(|number, bytes| BlockMeta::decode(number, bytes).map(Some))?;
+        let catalog = self.load(|number, bytes| {
+            let meta = BlockMeta::decode(number, bytes)?;
+            Ok((!meta.is_removed()).then_some(meta))
+        })?;
         state.memory = catalog.iter().map(|m| m.memory()).sum();
+        state.pinned |= self.kv.damage().has_table(&self.name);
         state.blocks = Some(catalog.clone());
         Ok(catalog)
+    }
+
+    /// The first `most` numbers of chunks or blocks within `range`.
+    pub fn numbers(
+        &self,
+        range: std::ops::Range<u32>,
+        most: usize,
+    ) -> Result<Vec<u32>, StoreError> {
+        let now = self.used_at.load(Ordering::Relaxed);
+        fn some<M>(
+            catalog: &Catalog<M>,
+            range: &std::ops::Range<u32>,
+            most: usize,
+            number: impl Fn(&M) -> u32,
+        ) -> Vec<u32> {
+            let numbers = catalog.iter().map(|meta| number(meta));
+            numbers.filter(|n| range.contains(n)).take(most).collect()
+        }
+        Ok(match self.id.signal {
+            Signal::Logs => some(&self.chunks(now)?, &range, most, |meta| meta.number),
+            Signal::Spans => some(&self.blocks(now)?, &range, most, |meta| meta.number),
+        })
     }
 
     /// All metas of the family that `decode` does not leave out.
@@ -567,23 +632,61 @@ impl Partition {
         decode: impl Fn(u32, &[u8]) -> Result<Option<M>, String>,
     ) -> Result<Catalog<M>, StoreError> {
         let mut catalog = Catalog::default();
-        let mut bad = None;
         self.kv.scan(&self.name, &[prefix::META], |key, value| {
-            match number_of_key(key).ok_or_else(|| "key is too short".to_owned()) {
-                Ok(number) => match decode(number, value) {
-                    Ok(Some(meta)) => catalog.push(Arc::new(meta)),
-                    Ok(None) => {}
-                    Err(what) => bad = Some(format!("meta {number}: {what}")),
-                },
-                Err(what) => bad = Some(what),
+            let Some(number) = number_of_key(key) else {
+                self.note_record("a meta", "its key is too short");
+                return true;
+            };
+            match decode(number, value) {
+                Ok(Some(meta)) => catalog.push(Arc::new(meta)),
+                Ok(None) => {}
+                // One meta that can't be read costs its chunk, not the day.
+                Err(what) => self.note(number, &what),
             }
             true
         })?;
-        if let Some(what) = bad {
-            // One meta that can't be read costs its chunk, not the day.
-            tracing::error!(partition = %self.name, "quarantined: {what}");
-        }
         Ok(catalog)
+    }
+
+    /// Where what can't be read is noted.
+    pub fn damage(&self) -> &Damage {
+        self.kv.damage()
+    }
+
+    /// Notes a chunk or block that can't be read.
+    fn note(&self, number: u32, what: &str) {
+        let (kind, place) = match self.id.signal {
+            Signal::Logs => (Kind::Chunk, "chunk"),
+            Signal::Spans => (Kind::Block, "block"),
+        };
+        let place = format!("{place} {number}");
+        self.damage().note(kind, &self.name, &place, what);
+    }
+
+    /// Notes something small that can't be read.
+    pub fn note_record(&self, place: &str, what: &str) {
+        self.damage().note(Kind::Record, &self.name, place, what);
+    }
+
+    /// Reads a chunk or block: `None` when it is damaged, which is noted, or gone.
+    pub fn read<T, E: std::fmt::Display>(
+        &self,
+        number: u32,
+        read: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<Read<T>, StoreError> {
+        match self.data(number, read) {
+            Ok(Ok(found)) => Ok(Read::Whole(found)),
+            Ok(Err(what)) => {
+                self.note(number, &what.to_string());
+                Ok(Read::Damaged)
+            }
+            Err(StoreError::Gone(_)) => Ok(Read::Gone),
+            Err(error) if error.is_damage() => {
+                self.note(number, &error.to_string());
+                Ok(Read::Damaged)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Hands the stored chunk or block to `read`.
@@ -610,8 +713,16 @@ impl Partition {
         number: u32,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        self.kv
-            .get(&self.name, &number_key(prefix::FILTER, number), read)
+        let key = number_key(prefix::FILTER, number);
+        self.or_none(self.kv.get(&self.name, &key, read))
+    }
+
+    /// What can't be read is as if it were not there; its table is noted.
+    fn or_none<T>(&self, found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+        match found {
+            Err(error) if error.is_damage() => Ok(None),
+            found => found,
+        }
     }
 
     /// Hands the patterns of a chunk to `read`; `None` when it was not mined.
@@ -620,8 +731,8 @@ impl Partition {
         number: u32,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        self.kv
-            .get(&self.name, &number_key(prefix::PATTERNS, number), read)
+        let key = number_key(prefix::PATTERNS, number);
+        self.or_none(self.kv.get(&self.name, &key, read))
     }
 
     /// Whether the filters of so many chunks fit into the cache beside what else it holds.
@@ -851,6 +962,9 @@ impl Partition {
     pub fn evict(&self, before: i64) {
         if self.used_at.load(Ordering::Relaxed) < before {
             let mut state = self.state.lock();
+            if state.pinned {
+                return;
+            }
             state.chunks = None;
             state.blocks = None;
             state.memory = 0;
@@ -873,10 +987,13 @@ impl Drop for Partition {
     fn drop(&mut self) {
         if self.dropped.load(Ordering::Acquire) {
             let dropped = match self.kv.drop_family(&self.name, self.creation) {
-                Ok(true) => self.index.reset(),
+                Ok(true) => {
+                    self.damage().forget(|piece| piece.day == self.name);
+                    self.index.drop_all()
+                }
                 // On a full disk RocksDB drops a family and answers that it could not write its
                 // options: the index goes all the same, it is of use to nobody.
-                Err(error) => self.index.reset().and(Err(error)),
+                Err(error) => self.index.drop_all().and(Err(error)),
                 Ok(false) => {
                     // Late lines began the day again while somebody read it: its successor has
                     // everything, and goes when its time comes.
@@ -892,6 +1009,26 @@ impl Drop for Partition {
             }
         }
     }
+}
+
+/// What reading a chunk or block gave.
+pub enum Read<T> {
+    Whole(T),
+    /// It can't be read; that is noted.
+    Damaged,
+    /// Its day was dropped by retention, or it was removed by a delete request.
+    Gone,
+}
+
+/// Number of the chunk or block in one of a day's keys, if it is of that kind.
+fn number_in(signal: Signal, key: &[u8]) -> Option<u32> {
+    let is_number = match *key.first()? {
+        prefix::DATA | prefix::META | prefix::FILTER | prefix::SEQ | prefix::LINKS => true,
+        // Of a span day these are names.
+        prefix::PATTERNS => signal == Signal::Logs,
+        _ => false,
+    };
+    (is_number && key.len() == 5).then(|| number_of_key(key))?
 }
 
 /// Key that says that a block holds spans of a trace.

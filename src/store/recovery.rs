@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
+use super::checkpoint;
+use super::damage::Damage;
 use super::deletion::{self, eraser::Eraser};
 use super::error::StoreError;
 use super::inbox::Inbox;
@@ -27,6 +29,8 @@ use super::layout::{
     FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, OLDEST_FORMAT, POSITION_PREFIX,
 };
 use super::links::Linker;
+use super::manifest;
+use super::meta_copy;
 use super::metrics::StoreMetrics;
 use super::options::Options;
 use super::partition::Partition;
@@ -50,8 +54,19 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         // A day of 1.5 GB has 24 MB of gram filters, which every search for a number reads.
         cache: (limit / 256 * 32).max(4 << 20),
     };
-    let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options)?);
+    if layout.rewrite_dir().exists() {
+        return Err(StoreError::corrupt(
+            layout.rewrite_dir().display().to_string(),
+            "a repair was interrupted; run `watchpost repair` again",
+        ));
+    }
+    // What a crash left of a backup.
+    checkpoint::release(&layout.backup_root())?;
+    let damage = Damage::open(layout.root(), &options.metrics);
+    manifest::check(&layout, &damage)?;
+    let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options, damage.clone())?);
     kv.create_family(META_FAMILY)?;
+    meta_copy::check(&kv, &layout)?;
 
     let mut open = Open::default();
     let streams = Streams::new(options.retention, options.retention_rules.clone());
@@ -77,7 +92,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
             }
         })?;
         if bad > 0 {
-            tracing::error!(partition = %partition.name, bad, "streams that can't be read");
+            partition.note_record(&format!("labels of {bad} streams"), "can't be read");
         }
         open.partitions.insert(id, Arc::new(partition));
     }
@@ -90,11 +105,14 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let (deletions, deletion_log) = deletion::log::load(&kv, &options)?;
     open.unfrozen = deletions.iter().cloned().collect();
     open.deletions = deletions;
-    let low_water = kv
-        .get(META_FAMILY, LOW_WATER_KEY, |value| {
-            value.try_into().map(u64::from_be_bytes).unwrap_or(0)
-        })?
-        .unwrap_or(0);
+    let low_water = kv.get(META_FAMILY, LOW_WATER_KEY, |value| {
+        value.try_into().map(u64::from_be_bytes).unwrap_or(0)
+    });
+    let low_water = match low_water {
+        // All of the journal is read then; what is sealed is known to the days.
+        Err(error) if error.is_damage() => 0,
+        low_water => low_water?.unwrap_or(0),
+    };
 
     let journal = Journal::open(&layout.journal_dir(), low_water)?;
     let metrics = StoreMetrics::new(&options.metrics);
@@ -135,6 +153,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         journal_bytes: AtomicU64::new(0),
         sealed_bytes: AtomicU64::new(0),
         degraded: Mutex::default(),
+        damage,
         deletions: deletion_log,
         generations: Mutex::new(families.days.into_iter().collect()),
         options,
@@ -182,7 +201,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
 }
 
 /// Creates the directory when it is missing and locks it against a second process.
-fn lock(layout: &Layout) -> Result<File, StoreError> {
+pub fn lock(layout: &Layout) -> Result<File, StoreError> {
     let root = layout.root();
     std::fs::create_dir_all(root).map_err(|e| StoreError::io(root, "create", e))?;
     let path = layout.lock_file();
@@ -200,7 +219,7 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
 }
 
 /// Reads the format version, or writes it to a directory that has none and nothing else.
-fn check_format(layout: &Layout) -> Result<(), StoreError> {
+pub(super) fn check_format(layout: &Layout) -> Result<(), StoreError> {
     let path = layout.format_file();
     match std::fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {

@@ -19,6 +19,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::checkpoint::link_journal;
+use super::damage::{Damage, Kind};
 use super::deletion::{Deletion, DeletionLog, Deletions};
 use super::error::StoreError;
 use super::head::Through;
@@ -119,6 +121,8 @@ pub struct Shared {
     pub sealed_bytes: AtomicU64,
     /// What is wrong and goes on: shown by `/ready`.
     pub degraded: Mutex<Vec<String>>,
+    /// What of the stored data can't be read; shown beside it.
+    pub damage: Arc<Damage>,
     pub deletions: DeletionLog,
     /// Of the days that were rewritten, as `meta` has it (rewrite/generation.rs).
     pub generations: Mutex<HashMap<PartitionId, u32>>,
@@ -340,6 +344,14 @@ impl Writer {
                 // The open segment goes on.
                 Err(error) => tracing::warn!("no new segment of the journal: {error}"),
             },
+            Internal::LinkJournal(dir, done) => {
+                let linked = match self.journal.rotate_used() {
+                    Err(error @ StoreError::Failed(_)) => return Err(error),
+                    rotated => rotated.and_then(|()| link_journal(self.journal.segments(), &dir)),
+                };
+                // Whoever asked may have gone.
+                let _ = done.send(linked);
+            }
             Internal::Forget(low_water) => {
                 self.journal.forget(low_water)?;
                 self.shared
@@ -439,6 +451,7 @@ impl Writer {
         let record = replay.next(&self.journal)?;
         for (path, what) in replay.damaged.drain(..) {
             self.shared.metrics.journal_damaged.inc();
+            self.shared.damage.count(Kind::Journal);
             self.shared
                 .degrade(format!("journal segment {}: {what}", path.display()));
         }
@@ -471,6 +484,7 @@ impl Writer {
             ),
             Err(what) => {
                 self.shared.metrics.journal_damaged.inc();
+                self.shared.damage.count(Kind::Journal);
                 let seq = record.header.seq;
                 self.shared.degrade(format!("journal record {seq}: {what}"));
                 self.shared.open.lock().applied = seq + 1;

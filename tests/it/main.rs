@@ -3,14 +3,17 @@
 //! `appliance` runs the program; the other modules are what is asked of it.
 
 mod appliance;
+mod backup;
 mod bad_input;
 mod bad_queries;
 mod bad_spans;
 mod config;
 mod crash;
+mod damage;
 mod delete;
 mod drilldown;
 mod files;
+mod fixture;
 mod grafana_jaeger;
 mod jaeger_grpc;
 mod jaeger_semantics;

@@ -23,7 +23,7 @@ use crate::store::index::analyze::{FOLDS_TERM, OVERFLOW_TERM};
 use crate::store::index::{ChunkFlags, FilterView, NeedlePlan};
 use crate::store::keeper::Keeper;
 use crate::store::layout::{ERASING_PREFIX, META_FAMILY, PartitionId, Signal};
-use crate::store::partition::Partition;
+use crate::store::partition::{Partition, Read};
 use crate::store::patterns;
 use crate::store::rewrite::{self, Rewriter};
 use crate::store::seal::analyze;
@@ -240,12 +240,9 @@ impl Eraser {
                 Rest::Nothing
             } else {
                 match rest_of(partition, meta, &stream, &own)? {
-                    Ok(rest) => rest,
-                    Err(what) => {
-                        let place = format!("{} chunk {}", partition.name, meta.number);
-                        shared.degrade(format!("{place}: can't be searched for deletion: {what}"));
-                        continue;
-                    }
+                    Some(rest) => rest,
+                    // Nobody can read it, so nothing of it is shown either.
+                    None => continue,
                 }
             };
             if matches!(rest, Rest::Everything) {
@@ -394,17 +391,18 @@ enum Rest {
     Lines(Box<LineBlock>),
 }
 
-/// The inner error is a damaged chunk.
+/// `None` for a damaged chunk.
 fn rest_of(
     partition: &Partition,
     meta: &ChunkMeta,
     stream: &Stream,
     deletions: &[Arc<Deletion>],
-) -> Result<Result<Rest, String>, StoreError> {
-    let read = partition.data(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
+) -> Result<Option<Rest>, StoreError> {
+    let read = partition.read(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
     let block = match read? {
-        Ok(block) => block,
-        Err(what) => return Ok(Err(what)),
+        Read::Whole(block) => block,
+        Read::Damaged => return Ok(None),
+        Read::Gone => return Err(StoreError::Gone(partition.name.clone())),
     };
     let mut is_deleted = any_of(deletions, &stream.labels);
     let mut left = LineBlock::default();
@@ -414,7 +412,7 @@ fn rest_of(
             left.push(at, line, metadata);
         }
     }
-    Ok(Ok(match left.len() {
+    Ok(Some(match left.len() {
         0 => Rest::Nothing,
         n if n == block.len() => Rest::Everything,
         _ => Rest::Lines(Box::new(left)),

@@ -1,5 +1,10 @@
 //! The tantivy index of one day of one signal: a document per chunk or block, with its
 //! number and its words.
+//!
+//! An index says where words are not, so one that is damaged hides lines. Therefore every file of
+//! it is verified when it is opened: tantivy's by the checksums in their footers, its list
+//! `meta.json`, which has none, by the XXH3 in `CHECKED` beside it. A kill between the two leaves
+//! an index that is made anew.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +21,20 @@ use tantivy::{
     DocSet, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyDocument, Term,
 };
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::needle::{WordDemand, WordPlan};
 use crate::store::error::StoreError;
+use crate::store::files::replace;
 
 /// Heap of a writer, bytes: the least that tantivy takes. Documents are a few KiB each.
 pub const WRITER_HEAP: usize = 15_000_000;
 /// tantivy's own list of what belongs to an index.
 const META_FILE: &str = "meta.json";
+/// XXH3-64 of that list as of our last commit, in hex. Older indices have none.
+const CHECKED_FILE: &str = "CHECKED";
+/// Added to the name of an index that was set aside.
+const ASIDE: &str = ".damaged";
 /// Segments of a day are merged into one when there are so many.
 const MERGE_AT: usize = 8;
 
@@ -189,7 +201,60 @@ impl DayIndex {
         writer.wait_merging_threads().map_err(failed)?;
         opened.reader.reload().map_err(failed)?;
         opened.indexed_below = indexed_below;
-        Ok(())
+        self.note_checked()
+    }
+
+    /// Notes the list of files that a commit left.
+    fn note_checked(&self) -> Result<(), StoreError> {
+        let list = self.dir.join(META_FILE);
+        let bytes = std::fs::read(&list).map_err(|e| StoreError::io(&list, "read", e))?;
+        let checked = self.dir.join(CHECKED_FILE);
+        replace(&checked, format!("{:016x}\n", xxh3_64(&bytes)).as_bytes())
+            .map_err(|e| StoreError::io(&checked, "write", e))
+    }
+
+    /// Verifies every file; the error says which is damaged. `None`: there is no index.
+    pub fn verify(&self) -> Result<Option<u32>, StoreError> {
+        let mut open = self.open.lock();
+        *open = None;
+        if !self.dir.join(META_FILE).exists() {
+            return Ok(None);
+        }
+        Ok(Some(self.opened(&mut open)?.indexed_below))
+    }
+
+    /// A search met what can't be: it is verified before it is used again.
+    pub fn distrust(&self) {
+        *self.open.lock() = None;
+    }
+
+    /// Renames a damaged index, in the place of one renamed before; a new one is made (I3).
+    pub fn set_aside(&self) -> Result<(), StoreError> {
+        let mut open = self.open.lock();
+        *open = None;
+        let aside = self.aside();
+        remove_dir(&aside)?;
+        std::fs::rename(&self.dir, &aside).map_err(|e| StoreError::io(&self.dir, "rename", e))
+    }
+
+    /// The same where there is one.
+    pub fn set_aside_if_there(&self) -> Result<(), StoreError> {
+        match self.dir.exists() {
+            true => self.set_aside(),
+            false => Ok(()),
+        }
+    }
+
+    fn aside(&self) -> PathBuf {
+        let mut name = self.dir.clone().into_os_string();
+        name.push(ASIDE);
+        name.into()
+    }
+
+    /// Removes the index, and what was set aside of it: its day is gone.
+    pub fn drop_all(&self) -> Result<(), StoreError> {
+        remove_dir(&self.aside())?;
+        self.reset()
     }
 
     /// Removes the index; it will be rebuilt (I3).
@@ -201,16 +266,20 @@ impl DayIndex {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::io(&self.dir, "remove", e))
             }
-            _ => self.remove(),
+            _ => remove_dir(&self.dir),
         }
     }
 
-    fn remove(&self) -> Result<(), StoreError> {
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::io(&self.dir, "remove", e))
-            }
-            _ => Ok(()),
+    /// Compares tantivy's list of files with what was noted of it.
+    fn check_list(&self) -> Result<(), StoreError> {
+        let list = self.dir.join(META_FILE);
+        let bytes = std::fs::read(&list).map_err(|e| StoreError::io(&list, "read", e))?;
+        match std::fs::read(self.dir.join(CHECKED_FILE)) {
+            Ok(noted) if noted == format!("{:016x}\n", xxh3_64(&bytes)).as_bytes() => Ok(()),
+            Ok(_) => Err(index_error(&self.dir, &"meta.json: checksum is wrong")),
+            // Older than the note.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StoreError::io(&self.dir, "read", e)),
         }
     }
 
@@ -219,7 +288,7 @@ impl DayIndex {
             let failed = |e: tantivy::TantivyError| index_error(&self.dir, &e);
             if !self.dir.join(META_FILE).exists() {
                 // What a kill left of a removal.
-                self.remove()?;
+                remove_dir(&self.dir)?;
             }
             std::fs::create_dir_all(&self.dir)
                 .map_err(|e| StoreError::io(&self.dir, "create", e))?;
@@ -227,7 +296,14 @@ impl DayIndex {
             let directory =
                 MmapDirectory::open(&self.dir).map_err(|e| index_error(&self.dir, &e))?;
             let index = if Index::exists(&directory).map_err(|e| index_error(&self.dir, &e))? {
-                Index::open(directory).map_err(failed)?
+                self.check_list()?;
+                let index = Index::open(directory).map_err(failed)?;
+                let damaged = index.validate_checksum().map_err(failed)?;
+                if let Some(file) = damaged.iter().min() {
+                    let what = format!("{}: checksum is wrong", file.display());
+                    return Err(index_error(&self.dir, &what));
+                }
+                index
             } else {
                 Index::create(directory, schema, IndexSettings::default()).map_err(failed)?
             };
@@ -248,6 +324,13 @@ impl DayIndex {
         }
         slot.as_mut()
             .ok_or_else(|| StoreError::Index("is not open".into()))
+    }
+}
+
+fn remove_dir(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(dir, "remove", e)),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writing the journal.
 
 use std::fs::{File, OpenOptions};
-use std::io::{IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use bytes::Bytes;
 use super::record::{
     Body, RECORD_PREFIX, SEGMENT_HEADER, SEGMENT_MAGIC, decode_prefix, decode_record, encode_header,
 };
+use super::resync::find_record;
+use crate::model::time::SECOND;
 use crate::store::error::StoreError;
 
 /// A segment is closed at this size. Smaller means that less journal stays behind an old
@@ -86,12 +88,16 @@ impl Journal {
         if let Some(last) = segments.last_mut() {
             let (seq, end) = scan_end(last)?;
             next_seq = next_seq.max(seq) + GAP;
+            let file = OpenOptions::new().write(true).open(&last.path);
             if end < last.bytes {
                 torn_bytes = last.bytes - end;
-                let file = OpenOptions::new().write(true).open(&last.path);
                 file.and_then(|f| f.set_len(end).and_then(|()| f.sync_all()))
                     .map_err(|e| StoreError::io(&last.path, "cut a torn record", e))?;
                 last.bytes = end;
+            } else {
+                // Of a process that was killed the end may never have been synced (J5).
+                file.and_then(|f| f.sync_data())
+                    .map_err(|e| StoreError::io(&last.path, "sync", e))?;
             }
             if end <= SEGMENT_HEADER as u64 {
                 // Nothing in it: its name may be needed again.
@@ -277,24 +283,38 @@ fn write_all_vectored(file: &mut &File, mut slices: &mut [IoSlice<'_>]) -> std::
     Ok(())
 }
 
+/// Records that came so much later than a damaged place say that it was synced (J3): a sync takes
+/// less, as a rule by far.
+const SYNCED_AFTER: i64 = 5 * SECOND;
+
 /// Sequence number after the last whole record of a segment, and where that record ends.
 fn scan_end(segment: &Segment) -> Result<(u64, u64), StoreError> {
     let mut next = segment.first_seq;
     let mut end = SEGMENT_HEADER as u64;
-    let mut file =
-        File::open(&segment.path).map_err(|e| StoreError::io(&segment.path, "open", e))?;
-    let mut header = [0; SEGMENT_HEADER];
-    if file.read_exact(&mut header).is_err() || !header.starts_with(SEGMENT_MAGIC) {
-        return Ok((next, 0));
-    }
-    while let Some((record, after)) = read_record(&file, &segment.path, end, segment.bytes)? {
-        if record.header.seq != next {
-            break;
+    let file = File::open(&segment.path).map_err(|e| StoreError::io(&segment.path, "open", e))?;
+    // What counts if nothing behind the first damaged place is seconds later, and the time of
+    // the record behind that place.
+    let mut torn: Option<(u64, u64, i64)> = None;
+    loop {
+        let read = read_record(&file, &segment.path, end, segment.bytes)?;
+        if let Some((record, after)) = read.filter(|(record, _)| record.header.seq >= next) {
+            let received_at = record.header.received_at;
+            if torn.is_some_and(|(.., then)| received_at.saturating_sub(then) >= SYNCED_AFTER) {
+                torn = None;
+            }
+            next = record.header.seq + 1;
+            end = after;
+            continue;
         }
-        next += 1;
-        end = after;
+        let Some(found) = find_record(&file, &segment.path, end + 1, segment.bytes, next)? else {
+            break;
+        };
+        let behind = read_record(&file, &segment.path, found, segment.bytes)?;
+        let then = behind.map_or(i64::MAX, |(record, _)| record.header.received_at);
+        torn = torn.or(Some((next, end, then)));
+        end = found;
     }
-    Ok((next, end))
+    Ok(torn.map_or((next, end), |(next, end, _)| (next, end)))
 }
 
 /// Reads the record at `offset` of a file of which `len` bytes count. `None`: there is no
