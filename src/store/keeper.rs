@@ -217,14 +217,23 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
         dirty.iter().for_each(|(p, _)| p.set_dirty());
         Err(StoreError::Kv("a fail point".into()))
     });
+    let index_all = || {
+        for (partition, next) in &dirty {
+            index_sealed(shared, partition, *next);
+        }
+    };
+    let too_early = index_too_early();
+    if too_early {
+        index_all();
+    }
     fail::fail_point!("checkpoint-before-flush");
     if let Err(error) = shared.kv.flush(&names) {
         dirty.iter().for_each(|(p, _)| p.set_dirty());
         return Err(error);
     }
     fail::fail_point!("checkpoint-before-index");
-    for (partition, next) in &dirty {
-        index_sealed(shared, partition, *next);
+    if !too_early {
+        index_all();
     }
     fail::fail_point!("checkpoint-before-mark");
     let mut pairs = cursors;
@@ -237,6 +246,12 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
     fail::fail_point!("checkpoint-before-forget");
     shared.inbox.push_internal(Internal::Forget(low_water));
     Ok(())
+}
+
+/// A fail point for the crash test, which must notice it: an index of chunks that are not safe.
+fn index_too_early() -> bool {
+    fail::fail_point!("index-before-flush", |_| true);
+    false
 }
 
 /// Indexes what was sealed since the last time. An index that fails is thrown away and

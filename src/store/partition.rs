@@ -284,6 +284,7 @@ impl Partition {
         }
         fail::fail_point!("seal-write");
         self.kv.write(&self.name, batch)?;
+        fail::fail_point!("seal-written");
         if new_stream {
             state.streams.insert(meta.stream);
         }
@@ -400,6 +401,7 @@ impl Partition {
         }
         fail::fail_point!("seal-write");
         self.kv.write(&self.name, batch)?;
+        fail::fail_point!("seal-written");
         if state.operations.len() < KNOWN_OPERATIONS {
             state.operations.extend(new_operations);
         }

@@ -182,6 +182,7 @@ impl DayIndex {
         commit.set_payload(&indexed_below.to_string());
         fail::fail_point!("index-commit");
         commit.commit().map_err(failed)?;
+        fail::fail_point!("index-committed");
         let segments = opened.index.searchable_segment_ids().map_err(failed)?;
         if segments.len() >= MERGE_AT {
             writer.merge(&segments).wait().map_err(failed)?;
@@ -201,7 +202,10 @@ impl DayIndex {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::io(&self.dir, "remove", e))
             }
-            _ => self.remove(),
+            _ => {
+                fail::fail_point!("index-remove");
+                self.remove()
+            }
         }
     }
 
