@@ -53,7 +53,7 @@ impl Plan {
         sometimes: SLEEPS,
         kill_points: &[],
         load: Load {
-            pace: 20,
+            pace: 60,
             flushes: true,
         },
         power: Power::Stays,
@@ -244,6 +244,13 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
             }
         }
         let at = Instant::now();
+        if (outcome.kills + outcome.deaths) % 10 == 9 {
+            eprintln!(
+                "crash: {} kills, {:?}",
+                outcome.kills + outcome.deaths + 1,
+                run.counts()
+            );
+        }
         match appliance.kill() {
             true => outcome.kills += 1,
             false => outcome.deaths += 1,

@@ -51,6 +51,39 @@ fn a_directory_that_is_not_synced_is_found_out() {
 }
 
 #[test]
+fn a_data_directory_that_is_not_synced_is_found_out() {
+    let plan = Plan {
+        always: "parents-not-synced=return",
+        ..CUTS
+    };
+    find("names of directories not synced", &plan, |o| o.lost() > 0);
+}
+
+#[test]
+fn an_end_of_the_journal_that_is_replayed_and_not_synced_is_found_out() {
+    let plan = Plan {
+        kills: 16,
+        alive: (50, 300),
+        always: "tail-not-synced=return",
+        power: Power::Cut(30),
+        ..CUTS
+    };
+    find("replayed and not synced", &plan, |o| o.lost() > 0);
+}
+
+#[test]
+fn a_position_that_is_safe_before_its_lines_is_found_out() {
+    let plan = Plan {
+        kills: 10,
+        always: "cursors-first=return;journal-sync=sleep(100)",
+        ..CUTS
+    };
+    find("position of a file before its lines", &plan, |o| {
+        o.lost() > 0
+    });
+}
+
+#[test]
 fn a_manifest_that_is_not_synced_is_found_out() {
     let plan = Plan {
         power: Power::CutBlind(100, "/db/MANIFEST"),

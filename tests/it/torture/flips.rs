@@ -21,7 +21,7 @@ fn prepare(seed: u64) -> (Appliance, std::sync::Arc<Run>) {
     appliance.set_fail_points("journal-segment-bytes=return(100000)");
     appliance.start();
     let load = Load {
-        pace: 20,
+        pace: 60,
         flushes: false,
     };
     let senders = Senders::start(&appliance, load, seed);
