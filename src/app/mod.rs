@@ -95,11 +95,26 @@ fn use_two_arenas() {
     }
 }
 
-/// Test builds take fail points from the environment (FAILPOINTS=name=action).
+/// Test builds take fail points from the environment: FAILPOINTS=name=action;…, and
+/// KILLPOINTS=name=n;…, where the process is killed when it comes there for the n-th time.
 fn fail_points() {
-    if fail::has_failpoints() {
-        // Lives as long as the process: dropping it would switch them off again.
-        std::mem::forget(fail::FailScenario::setup());
+    if !fail::has_failpoints() {
+        return;
+    }
+    // Lives as long as the process: dropping it would switch them off again.
+    std::mem::forget(fail::FailScenario::setup());
+    let points = std::env::var("KILLPOINTS").unwrap_or_default();
+    for (name, times) in points.split(';').filter_map(|point| point.split_once('=')) {
+        let left = std::sync::atomic::AtomicI64::new(times.parse().unwrap_or(1));
+        let visit = move || {
+            if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                let this = rustix::process::getpid();
+                let _ = rustix::process::kill_process(this, rustix::process::Signal::KILL);
+            }
+        };
+        if let Err(error) = fail::cfg_callback(name, visit) {
+            tracing::error!("KILLPOINTS: {name}: {error}");
+        }
     }
 }
 

@@ -225,9 +225,11 @@ impl Kv {
     pub fn create_family(&self, name: &str) -> Result<Creation, StoreError> {
         let mut created = self.created.lock();
         if self.db.cf_handle(name).is_none() {
+            fail::fail_point!("family-create");
             self.db
                 .create_cf(name, &day_options(name, &self.cache, self.family_buffer))
                 .map_err(StoreError::kv)?;
+            fail::fail_point!("family-created");
         }
         let times = created.entry_ref(name).or_insert(0);
         *times += 1;
@@ -247,7 +249,9 @@ impl Kv {
             return Ok(false);
         }
         if self.db.cf_handle(name).is_some() {
+            fail::fail_point!("family-drop");
             self.db.drop_cf(name).map_err(StoreError::kv)?;
+            fail::fail_point!("family-dropped");
         }
         Ok(true)
     }
@@ -267,12 +271,18 @@ impl Kv {
 
     /// Writes a batch with RocksDB's log, which is not synced (K2).
     pub fn write_logged(&self, family: &str, batch: Batch) -> Result<(), StoreError> {
-        self.write_with(family, batch, &WriteOptions::default())
+        fail::fail_point!("log-write");
+        self.write_with(family, batch, &WriteOptions::default())?;
+        fail::fail_point!("log-written");
+        Ok(())
     }
 
     /// Makes all that was written with the log safe.
     pub fn sync_log(&self) -> Result<(), StoreError> {
-        self.db.flush_wal(true).map_err(StoreError::kv)
+        fail::fail_point!("log-sync");
+        self.db.flush_wal(true).map_err(StoreError::kv)?;
+        fail::fail_point!("log-synced");
+        Ok(())
     }
 
     fn write_with(
@@ -332,7 +342,12 @@ impl Kv {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(writes, &options).map_err(StoreError::kv)
+        fail::fail_point!("meta-write");
+        self.db
+            .write_opt(writes, &options)
+            .map_err(StoreError::kv)?;
+        fail::fail_point!("meta-written");
+        Ok(())
     }
 
     /// Hands the value to `read` without copying it.
@@ -442,9 +457,11 @@ impl Kv {
         for name in families {
             // A family dropped meanwhile has nothing left to lose.
             if let Some(handle) = self.db.cf_handle(name) {
+                fail::fail_point!("family-flush");
                 self.db
                     .flush_cf_opt(&handle, &options)
                     .map_err(StoreError::kv)?;
+                fail::fail_point!("family-flushed");
             }
         }
         Ok(())

@@ -386,6 +386,7 @@ impl Partition {
             batch.put(stream_key(prefix::STREAM, meta.stream), stream);
         }
         self.kv.write(&self.name, batch)?;
+        fail::fail_point!("seal-written");
         if new_stream {
             state.streams.insert(meta.stream);
         }
@@ -516,6 +517,7 @@ impl Partition {
             state.run = None;
             return Err(error);
         }
+        fail::fail_point!("seal-written");
         if state.operations.len() < KNOWN_OPERATIONS {
             state.operations.extend(new_operations);
         }

@@ -194,6 +194,7 @@ impl DayIndex {
         commit.set_payload(&indexed_below.to_string());
         fail::fail_point!("index-commit");
         commit.commit().map_err(failed)?;
+        fail::fail_point!("index-committed");
         let segments = opened.index.searchable_segment_ids().map_err(failed)?;
         if segments.len() >= MERGE_AT {
             writer.merge(&segments).wait().map_err(failed)?;
@@ -266,7 +267,10 @@ impl DayIndex {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::io(&self.dir, "remove", e))
             }
-            _ => remove_dir(&self.dir),
+            _ => {
+                fail::fail_point!("index-remove");
+                remove_dir(&self.dir)
+            }
         }
     }
 
