@@ -109,7 +109,8 @@ fn push_spans(appliance: &Appliance, random: &mut StdRng, count: usize) {
 fn world(random: &mut StdRng) -> World {
     let mut appliance = Setup::default().start();
     let mut lines = BTreeMap::new();
-    let today = now() - now().rem_euclid(DAY);
+    let now = now();
+    let today = now - now.rem_euclid(DAY);
     push_lines(&appliance, random, 0, today - DAY / 2, &mut lines);
     push_lines(&appliance, random, 1, today + 1, &mut lines);
     push_spans(&appliance, random, SPANS);
