@@ -86,7 +86,7 @@ pub fn repair(path: &Path, out: &mut dyn Write) -> anyhow::Result<bool> {
 /// Backs up a directory that no process has open.
 pub fn backup(
     path: &Path,
-    copy: &mut dyn FnMut(&Path) -> anyhow::Result<()>,
+    copy: &mut (dyn FnMut(&Path) -> anyhow::Result<()> + '_),
 ) -> anyhow::Result<()> {
     let _lock = recovery::lock(&Layout::new(path))?;
     copy(path)

@@ -16,6 +16,9 @@ use crate::server::loki::export::{ExportRequest, ExportSignal};
 /// A server that gives nothing for so long is stuck.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Copies a directory.
+pub type CopyFrom<'a> = dyn FnMut(&Path) -> anyhow::Result<()> + 'a;
+
 /// What the commands need of the store.
 pub struct DataParts {
     /// Prints what is damaged; whether nothing is.
@@ -25,7 +28,7 @@ pub struct DataParts {
     /// Exports from a directory that no process has open.
     pub export: fn(&Config, ExportRequest, &mut dyn Write) -> anyhow::Result<()>,
     /// Hands a directory that no process has open to who copies it, and keeps it so meanwhile.
-    pub backup: fn(&Path, &mut dyn FnMut(&Path) -> anyhow::Result<()>) -> anyhow::Result<()>,
+    pub backup: fn(&Path, &mut CopyFrom<'_>) -> anyhow::Result<()>,
     /// Whether a process has the directory open.
     pub is_in_use: fn(&Path) -> bool,
 }

@@ -36,7 +36,7 @@ pub struct Admin {
     /// Links the files of a consistent state for a backup; tells their directory.
     pub link_state: Box<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>,
     /// Removes such links, by the directory's name.
-    pub release_state: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub release_state: Box<ReleaseState>,
     /// The configuration in effect, as TOML.
     pub config: String,
     /// The parts that run, each with its state.
@@ -44,6 +44,9 @@ pub struct Admin {
     pub log_level: Box<dyn Fn() -> String + Send + Sync>,
     pub set_log_level: Box<SetLogLevel>,
 }
+
+/// Removes links by their directory's name; the error says why not.
+pub type ReleaseState = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 /// Takes another level; the error says which there are.
 pub type SetLogLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;

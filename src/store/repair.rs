@@ -157,7 +157,8 @@ impl Repair<'_> {
                     remove(id, *number, &mut batch);
                 }
                 (Cause::Meta(number), Some(id)) => {
-                    if !self.meta(id, *number, &mut batch)? {
+                    let made = self.meta(id, *number, &mut batch)?;
+                    if !made {
                         gone.insert(*number);
                         remove(id, *number, &mut batch);
                     }

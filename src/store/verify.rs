@@ -432,6 +432,7 @@ impl Day<'_> {
                 );
             }
             if let Ok(meta) = &meta
+                && !meta.is_emptied()
                 && !streams.contains_key(&meta.stream)
             {
                 *nameless.entry(meta.stream).or_default() += 1;
