@@ -1,9 +1,8 @@
 //! The background thread: flush, index, low-water mark; disk and memory figures; retention.
 //!
 //! C1. A checkpoint is, in this order: note the low-water mark, what is dirty and the positions
-//!     of files, under one lock → flush the families → commit the indices → sync the journal,
-//!     for the lines of those positions → write mark and positions, synced → let the writer
-//!     remove old segments. A crash anywhere in between leaves a mark that is too low,
+//!     of files, under one lock → sync the journal → flush the families → commit the indices →
+//!     write mark and positions, synced → let the writer remove old segments. A crash anywhere in between leaves a mark that is too low,
 //!     never one that is too high: replay then skips what is sealed.
 
 use std::path::PathBuf;
@@ -260,6 +259,12 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
             index_sealed(shared, partition, *next);
         }
     };
+    if !data_first()
+        && let Err(error) = sync_journal(shared)
+    {
+        dirty.iter().for_each(|(p, _)| p.set_dirty());
+        return Err(error);
+    }
     let too_early = index_too_early();
     if too_early {
         index_all();
@@ -274,9 +279,6 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
         index_all();
     }
     fail::fail_point!("checkpoint-before-mark");
-    if !cursors.is_empty() && !cursors_first() {
-        sync_journal(shared)?;
-    }
     let mut pairs = cursors;
     pairs.push((
         LOW_WATER_KEY.to_vec(),
@@ -292,8 +294,9 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the lines up to the positions safe, before the positions are: heads are filled before
-/// the journal is synced, so that a power cut could leave a position without its lines.
+/// Makes the journal safe before what came from it is: heads are filled before it is synced. Else
+/// a power cut could leave the position of a file without its lines, or lines of a file without
+/// its position, which would be read again.
 fn sync_journal(shared: &Shared) -> Result<(), StoreError> {
     let file = shared.journal_file.lock().clone();
     file.sync_data().map_err(|e| {
@@ -303,9 +306,9 @@ fn sync_journal(shared: &Shared) -> Result<(), StoreError> {
     })
 }
 
-/// A fail point for the power-cut test, which must notice it: positions before their lines.
-fn cursors_first() -> bool {
-    fail::fail_point!("cursors-first", |_| true);
+/// A fail point for the power-cut test, which must notice it: data that is safe before its record.
+fn data_first() -> bool {
+    fail::fail_point!("data-before-journal", |_| true);
     false
 }
 

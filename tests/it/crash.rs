@@ -32,6 +32,10 @@ pub struct Plan {
     pub power: Power,
     /// Of 100 starts, so many are checked before the next kill; after a power cut all are.
     pub checks: u32,
+    /// Times that all is checked in the end: with heads, with chunks alone, after a stop.
+    pub rounds: usize,
+    /// No kills after this moment.
+    pub until: Option<Instant>,
 }
 
 /// Whether the power is cut.
@@ -58,6 +62,8 @@ impl Plan {
         },
         power: Power::Stays,
         checks: 25,
+        rounds: 3,
+        until: None,
     };
     /// Kills, and half of the times the power goes with the process.
     pub const CUTS: Self = Self {
@@ -204,21 +210,25 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
     };
     if let Power::CutBlind(_, path) = plan.power {
         appliance.set_env("DISK_BLIND", path);
+        appliance.expect_log("rocksdb: Corruption");
     }
     let senders = Senders::start(&appliance, plan.load, seed);
     let run = senders.run.clone();
     let mut outcome = Outcome::default();
     let mut cut: Option<Cut> = None;
-    while outcome.kills + outcome.deaths < plan.kills && outcome.findings.is_empty() {
+    while outcome.kills + outcome.deaths < plan.kills
+        && outcome.findings.is_empty()
+        && plan.until.is_none_or(|until| Instant::now() < until)
+    {
         let check = cut.is_some() || random.random_ratio(plan.checks, 100);
         let mut points = plan.sometimes.to_vec();
         let mut kill_point = String::new();
         if check {
             // It must live until it has answered.
             points.retain(|p| !p.contains("panic"));
-        } else if !plan.kill_points.is_empty() && random.random_bool(0.5) {
+        } else if !plan.kill_points.is_empty() && random.random_bool(0.7) {
             let name = plan.kill_points[random.random_range(0..plan.kill_points.len())];
-            kill_point = format!("{name}={}", random.random_range(1..5));
+            kill_point = format!("{name}={}", random.random_range(1..3));
         }
         let point = match points.len() {
             0 => "",
@@ -288,7 +298,10 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
             "in heads and chunks",
             "in chunks alone",
             "after a graceful stop",
-        ] {
+        ]
+        .into_iter()
+        .take(plan.rounds)
+        {
             let found = run.check_all(&appliance, &mut random);
             if !found.is_empty() {
                 eprintln!("crash: found {round}");
@@ -390,6 +403,7 @@ fn an_acknowledgement_before_the_journal_is_written_is_found_out() {
         alive: (200, 300),
         always: "ack-before-journal=20%return",
         sometimes: &[],
+        rounds: 1,
         ..Plan::KILLS
     };
     assert_ne!(crash(&plan, seed()).lost(), 0);
@@ -407,6 +421,7 @@ fn a_segment_that_replay_leaves_out_is_found_out() {
             flushes: false,
             ..Plan::KILLS.load
         },
+        rounds: 1,
         ..Plan::KILLS
     };
     assert_ne!(crash(&plan, seed()).lost(), 0);

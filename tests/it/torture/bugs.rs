@@ -7,6 +7,7 @@ use crate::oracle::seed;
 
 const CUTS: Plan = Plan {
     kills: 6,
+    rounds: 1,
     kill_points: &[],
     power: Power::Cut(100),
     ..Plan::CUTS
@@ -72,14 +73,14 @@ fn an_end_of_the_journal_that_is_replayed_and_not_synced_is_found_out() {
 }
 
 #[test]
-fn a_position_that_is_safe_before_its_lines_is_found_out() {
+fn data_that_is_safe_before_its_journal_is_found_out() {
     let plan = Plan {
         kills: 10,
-        always: "cursors-first=return;journal-sync=sleep(100)",
+        always: "data-before-journal=return;journal-sync=sleep(100)",
         ..CUTS
     };
-    find("position of a file before its lines", &plan, |o| {
-        o.lost() > 0
+    find("data safe before its journal", &plan, |o| {
+        !o.findings.is_empty()
     });
 }
 
@@ -102,6 +103,7 @@ fn an_index_that_is_committed_before_its_data_is_found_out() {
         always: "index-before-flush=return;checkpoint-before-flush=sleep(200)",
         sometimes: &[],
         checks: 0,
+        rounds: 2,
         ..Plan::KILLS
     };
     find("index committed before its data", &plan, |o| {

@@ -1,10 +1,12 @@
 //! Kills and power cuts by the hundred.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::report;
 use crate::crash::{KILL_POINTS, Outcome, Plan, Power, crash};
-use crate::oracle::{Finding, seed};
+use crate::oracle::{Finding, Load, seed};
 
 /// Adds a run to the report; fails when something was found.
 #[track_caller]
@@ -35,15 +37,21 @@ fn conclude(mode: &str, outcome: &Outcome) {
     assert_eq!(outcome.findings, []);
 }
 
-/// Runs of a plan until `KILLS` kills were made.
+/// Runs of a plan until `KILLS` kills were made, or for `KILLS_S` seconds.
 fn repeat(mode: &str, plan: &Plan, default: u64) {
     let wanted = report::number("KILLS", default) as usize;
+    let seconds = report::number("KILLS_S", u64::from(u32::MAX));
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let plan = Plan {
+        until: Some(until),
+        ..plan.clone()
+    };
     let mut kills = 0;
     for n in 0.. {
-        if kills >= wanted {
+        if kills >= wanted || Instant::now() > until {
             break;
         }
-        let outcome = crash(plan, seed() + n);
+        let outcome = crash(&plan, seed() + n);
         kills += outcome.kills + outcome.deaths;
         conclude(mode, &outcome);
         if outcome.kills + outcome.deaths == 0 {
@@ -53,10 +61,24 @@ fn repeat(mode: &str, plan: &Plan, default: u64) {
     }
 }
 
+/// Many short lives: few lines in each, since all that was ever sent is checked, and anew after
+/// some.
+const MANY: Plan = Plan {
+    kills: 100,
+    alive: (10, 250),
+    checks: 3,
+    rounds: 2,
+    load: Load {
+        pace: 200,
+        flushes: true,
+    },
+    ..Plan::KILLS
+};
+
 #[test]
 #[ignore = "long: make torture"]
 fn kills() {
-    repeat("Kills", &Plan::KILLS, 600);
+    repeat("Kills", &MANY, 600);
 }
 
 #[test]
@@ -64,7 +86,7 @@ fn kills() {
 fn kills_at_named_points() {
     let plan = Plan {
         kill_points: KILL_POINTS,
-        ..Plan::KILLS
+        ..MANY
     };
     repeat("Kills at named points", &plan, 300);
 }
@@ -73,9 +95,9 @@ fn kills_at_named_points() {
 #[ignore = "long: make torture"]
 fn power_cuts() {
     let plan = Plan {
-        kills: 40,
-        power: Power::Cut(50),
-        ..Plan::CUTS
+        kill_points: KILL_POINTS,
+        power: Power::Cut(20),
+        ..MANY
     };
     repeat("Power cuts", &plan, 300);
 }
