@@ -135,7 +135,7 @@ fn a_directory_of_version_1_opens_with_everything_in_it() {
 fn a_newer_version_is_refused_with_a_word_about_why() {
     let mut appliance = Setup::default().prepare();
     std::fs::create_dir_all(appliance.data_dir()).expect("created");
-    std::fs::write(appliance.data_dir().join("FORMAT"), "2\n").expect("written");
+    std::fs::write(appliance.data_dir().join("FORMAT"), "3\n").expect("written");
     let why = appliance.try_start().expect_err("refused");
     assert!(why.contains("newer version"), "{why}");
     appliance.expect_log("");

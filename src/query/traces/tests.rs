@@ -357,7 +357,7 @@ async fn an_archived_trace_outlives_retention() {
     querier.store.stop().unwrap();
 }
 
-/// Enough tags that no other span has for one run of blocks to be full, and a start meanwhile.
+/// Enough tags that no other span has for runs of blocks to be full.
 #[tokio::test]
 async fn runs_of_blocks_rule_out_what_no_block_has() {
     let dir = tempfile::tempdir().unwrap();
@@ -369,8 +369,8 @@ async fn runs_of_blocks_rule_out_what_no_block_has() {
         let ranges = snapshot.days.iter().map(|day| super::without(day, &need));
         ranges.flatten().map(|range| range.len() as u32).sum()
     };
+    let querier = querier(dir.path());
     for begun in [0, TRACES] {
-        let querier = querier(dir.path());
         for from in (begun..begun + TRACES).step_by(2000) {
             push(&querier, (from..from + 2000).flat_map(spans).collect()).await;
         }

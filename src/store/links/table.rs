@@ -142,7 +142,7 @@ impl Recent {
     /// Whether there may be more than one span with this key.
     pub fn is_shared(&self, key: u64) -> bool {
         let bit = shared_bit(key);
-        (self.shared[0][bit / 64] | self.shared[1][bit / 64]) >> (bit % 64) & 1 == 1
+        ((self.shared[0][bit / 64] | self.shared[1][bit / 64]) >> (bit % 64)) & 1 == 1
     }
 
     pub fn get(&self, key: u64) -> impl Iterator<Item = Seen> {

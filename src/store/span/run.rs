@@ -49,13 +49,13 @@ impl TagHash {
     /// The piece that it falls into.
     pub fn slice(self) -> u8 {
         // The highest bits.
-        ((self.0 >> 32) * SLICES as u64 >> 32) as u8
+        (((self.0 >> 32) * SLICES as u64) >> 32) as u8
     }
 
     /// First word of its bucket in its piece.
     fn bucket(self) -> usize {
         let rest = (self.0 >> 32).wrapping_mul(SLICES as u64) & u64::from(u32::MAX);
-        (rest * BUCKETS >> 32) as usize * BUCKET_WORDS
+        ((rest * BUCKETS) >> 32) as usize * BUCKET_WORDS
     }
 
     /// Its bit in each word of the bucket.

@@ -32,6 +32,7 @@ fn find(bug: &str, plan: &Plan, found: fn(&Outcome) -> bool) {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn a_sync_that_is_skipped_is_found_out() {
     let plan = Plan {
         always: "sync-skipped=return",
@@ -41,6 +42,7 @@ fn a_sync_that_is_skipped_is_found_out() {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn a_directory_that_is_not_synced_is_found_out() {
     let plan = Plan {
         always: "journal-segment-bytes=return(20000);directory-not-synced=return",
@@ -52,6 +54,7 @@ fn a_directory_that_is_not_synced_is_found_out() {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn a_data_directory_that_is_not_synced_is_found_out() {
     let plan = Plan {
         always: "parents-not-synced=return",
@@ -61,6 +64,7 @@ fn a_data_directory_that_is_not_synced_is_found_out() {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn an_end_of_the_journal_that_is_replayed_and_not_synced_is_found_out() {
     let plan = Plan {
         kills: 16,
@@ -73,6 +77,7 @@ fn an_end_of_the_journal_that_is_replayed_and_not_synced_is_found_out() {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn data_that_is_safe_before_its_journal_is_found_out() {
     let plan = Plan {
         kills: 10,
@@ -85,6 +90,7 @@ fn data_that_is_safe_before_its_journal_is_found_out() {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn a_manifest_that_is_not_synced_is_found_out() {
     let plan = Plan {
         power: Power::CutBlind(100, "/db/MANIFEST"),
@@ -96,6 +102,7 @@ fn a_manifest_that_is_not_synced_is_found_out() {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn an_index_that_is_committed_before_its_data_is_found_out() {
     let plan = Plan {
         kills: 12,

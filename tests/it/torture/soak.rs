@@ -135,6 +135,7 @@ fn soak(seconds: u64, load: Load, check_slope: bool) {
 }
 
 #[test]
+#[ignore = "long: make torture"]
 fn the_smallest_memory_limit_holds_with_queries_beside_ingest() {
     let load = Load {
         pace: 20,
