@@ -66,21 +66,33 @@ impl Streams {
         if let Some(stream) = inner.by_id.get(&id) {
             return stream.clone();
         }
+        let index = inner.tenants.entry(tenant.clone()).or_default();
+        index.streams += 1;
         // Names, values and postings are shared by many; counted as if they were not.
         let memory = 160 + labels.text_bytes() + labels.len() * 72;
+        let mut pairs = Vec::with_capacity(labels.len());
+        for (name, value) in labels.pairs() {
+            // Each push brings its own copy of every text: the first is kept for all streams.
+            let name = match index.names.get_key_value(name) {
+                Some((known, _)) => known.clone(),
+                None => name.clone(),
+            };
+            let values = index.names.entry(name.clone()).or_default();
+            let value = match values.get_key_value(value) {
+                Some((known, _)) => known.clone(),
+                None => value.clone(),
+            };
+            values.entry(value.clone()).or_default().push(id);
+            pairs.push((name, value));
+        }
+        let labels = Labels::from_pairs(pairs);
         let stream = Arc::new(Stream {
             id,
             tenant: tenant.clone(),
-            labels: labels.clone(),
-            kept: self.rules.kept(self.retention, labels),
+            kept: self.rules.kept(self.retention, &labels),
+            labels,
             memory,
         });
-        let index = inner.tenants.entry(tenant.clone()).or_default();
-        index.streams += 1;
-        for (name, value) in labels.pairs() {
-            let values = index.names.entry(name.clone()).or_default();
-            values.entry(value.clone()).or_default().push(id);
-        }
         inner.by_id.insert(id, stream.clone());
         inner.memory += memory;
         stream

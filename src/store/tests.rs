@@ -421,3 +421,39 @@ async fn a_dropped_day_that_begins_again_while_it_is_read_keeps_what_is_new() {
     }
     store.stop().unwrap();
 }
+
+#[tokio::test]
+async fn what_many_small_heads_take_is_booked_as_long_as_they_are_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    wait_recovered(&store);
+    let used = || store.0.shared.heads_account.used();
+    let until = |holds: &dyn Fn(usize) -> bool| {
+        for _ in 0..500 {
+            if holds(used()) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    };
+    let before = used();
+    // What sealing gives back is what opening took: also the second time.
+    for round in 0..3 {
+        for app in 0..200 {
+            push(&store, batch(&format!("app{app}"), &lines(round, 1, 10))).await;
+        }
+        assert!(
+            until(&|used| used >= before + 200 * 320),
+            "{round}: {}",
+            used()
+        );
+        store.flush().await.unwrap();
+        assert!(
+            until(&|used| used < before + 50 * 320),
+            "{round}: {}",
+            used()
+        );
+    }
+    store.stop().unwrap();
+}

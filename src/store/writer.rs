@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use parking_lot::Mutex;
 
 use super::deletion::{Deletion, DeletionLog, Deletions};
@@ -546,14 +547,19 @@ impl Writer {
                         }
                     };
                 }
-                let head = open.heads.entry(key).or_insert_with(|| {
-                    let stream =
-                        shared
-                            .streams
-                            .register(&batch.tenant, entries.id, &entries.labels);
-                    Head::new(stream, seq, now)
-                });
-                let before = head.memory();
+                // What a head takes before its first line counts as well: it is given back with it.
+                let (head, before) = match open.heads.entry(key) {
+                    Entry::Occupied(known) => {
+                        let head = known.into_mut();
+                        let before = head.memory();
+                        (head, before)
+                    }
+                    Entry::Vacant(place) => {
+                        let (tenant, labels) = (&batch.tenant, &entries.labels);
+                        let stream = shared.streams.register(tenant, entries.id, labels);
+                        (place.insert(Head::new(stream, seq, now)), 0)
+                    }
+                };
                 let watched = watch.wants(&head.stream);
                 for (line, n) in lines.iter().zip(first_number..) {
                     let through = Through { seq, entry: n };
@@ -575,6 +581,7 @@ impl Writer {
                     full.push(key);
                 }
                 if head.lines() == 0 {
+                    self.heads_bytes = self.heads_bytes.saturating_sub(head.memory());
                     open.heads.remove(&key);
                 }
             }
