@@ -6,28 +6,6 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-/// What the report begins with: sums over all modes.
-const TOGETHER: [(&str, &[&str]); 9] = [
-    (
-        "kills",
-        &["kills at random moments", "kills at named points"],
-    ),
-    (
-        "lines and traces acknowledged",
-        &["lines acknowledged", "traces acknowledged"],
-    ),
-    ("of these lost", &["lost"]),
-    ("twice or out of order", &["twice or out of order"]),
-    ("power cuts", &["power cuts"]),
-    ("injected errors", &["injected errors"]),
-    ("damaged bytes", &["flips"]),
-    (
-        "wrong answers, panics or hangs of all these",
-        &["wrong", "panic or wrong line", "not as sent"],
-    ),
-    ("deliberate bugs found", &["bugs found"]),
-];
-
 /// Adds figures of a mode; numbers with the same name are summed in the report, texts are
 /// collected.
 pub fn add(mode: &str, figures: Value) {
@@ -107,17 +85,7 @@ fn write_report() {
         *runs += 1;
         merge(figures, line["figures"].as_object().expect("figures"));
     }
-    let sum = |names: &[&str]| -> i64 {
-        let of = |name: &&str| -> i64 {
-            let parts = modes.values().filter_map(|(_, figures)| figures.get(*name));
-            parts.filter_map(Value::as_i64).sum()
-        };
-        names.iter().map(of).sum()
-    };
     let mut out = String::from(include_str!("report.md"));
-    for (what, names) in TOGETHER {
-        out.push_str(&format!("| {what} | {} |\n", sum(names)));
-    }
     for (mode, (runs, figures)) in &modes {
         out.push_str(&format!("\n## {mode}\n\n| | {runs} runs |\n|---|---|\n"));
         for (name, value) in figures {
