@@ -1,8 +1,8 @@
 //! The background thread: flush, index, low-water mark; disk and memory figures; retention.
 //!
 //! C1. A checkpoint is, in this order: note the low-water mark and what is dirty, under one
-//!     lock → flush the families → commit the indices → write the mark, synced → let the
-//!     writer remove old segments. A crash anywhere in between leaves a mark that is too low,
+//!     lock → sync the journal → flush the families → commit the indices → write the mark,
+//!     synced → let the writer remove old segments. A crash anywhere in between leaves a mark that is too low,
 //!     never one that is too high: replay then skips what is sealed.
 
 use std::sync::Arc;
@@ -218,7 +218,7 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
         Err(StoreError::Kv("a fail point".into()))
     });
     fail::fail_point!("checkpoint-before-flush");
-    if let Err(error) = shared.kv.flush(&names) {
+    if let Err(error) = sync_journal(shared).and_then(|()| shared.kv.flush(&names)) {
         dirty.iter().for_each(|(p, _)| p.set_dirty());
         return Err(error);
     }
@@ -237,6 +237,18 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
     fail::fail_point!("checkpoint-before-forget");
     shared.inbox.push_internal(Internal::Forget(low_water));
     Ok(())
+}
+
+/// Makes the journal safe before what came from it is: heads are filled before it is synced. Else
+/// a power cut could leave the position of a file without its lines, or lines of a file without
+/// its position, which would be read again.
+fn sync_journal(shared: &Shared) -> Result<(), StoreError> {
+    let file = shared.journal_file.lock().clone();
+    file.sync_data().map_err(|e| {
+        let error = StoreError::Failed(format!("journal: sync: {e}"));
+        (shared.options.on_failure)(&error);
+        error
+    })
 }
 
 /// Indexes what was sealed since the last time. An index that fails is thrown away and

@@ -39,9 +39,10 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let layout = Layout::new(&options.path);
     let lock = lock(&layout)?;
     check_format(&layout)?;
-    for dir in [layout.journal_dir(), layout.index_root()] {
+    for dir in [layout.journal_dir(), layout.index_root(), layout.db_dir()] {
         std::fs::create_dir_all(&dir).map_err(|e| StoreError::io(&dir, "create", e))?;
     }
+    sync_names(&layout)?;
     let limit = options.budget.limit();
     let kv_options = KvOptions {
         write_buffers: (limit / 256 * 24).max(8 << 20),
@@ -130,6 +131,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         disk_full: AtomicBool::new(false),
         over_limit: AtomicBool::new(false),
         journal_bytes: AtomicU64::new(0),
+        journal_file: Mutex::new(journal.file()),
         sealed_bytes: AtomicU64::new(0),
         degraded: Mutex::default(),
         deletions: deletion_log,
@@ -192,6 +194,24 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(root.to_owned())),
         Err(e) => Err(StoreError::io(&path, "lock", e.into())),
+    }
+}
+
+/// Makes the names of the directories themselves safe, before anything in them is promised: also
+/// those of an earlier start, which may have come no further.
+fn sync_names(layout: &Layout) -> Result<(), StoreError> {
+    let root = layout.root();
+    let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
+    sync(root).map_err(|e| StoreError::io(root, "sync", e))?;
+    let above = match root.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => return Ok(()),
+    };
+    match sync(above) {
+        // Somebody else's directory, which may be closed to us: then the name is not new.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(|e| StoreError::io(above, "sync", e)),
     }
 }
 

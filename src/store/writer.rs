@@ -11,6 +11,7 @@
 //!     changed under one lock.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -114,6 +115,8 @@ pub struct Shared {
     /// The newest day alone is above `max_bytes`.
     pub over_limit: AtomicBool,
     pub journal_bytes: AtomicU64,
+    /// The open segment of the journal: to sync it makes everything safe that is in the heads.
+    pub journal_file: Mutex<Arc<File>>,
     /// Text of chunks and blocks sealed since the keeper's last round.
     pub sealed_bytes: AtomicU64,
     /// What is wrong and goes on: shown by `/ready`.
@@ -392,6 +395,8 @@ impl Writer {
                 return Ok(());
             }
         }
+        // Before the heads have it: whoever reads them may sync what they hold.
+        *self.shared.journal_file.lock() = self.journal.file();
         self.shared.metrics.journal_bytes.inc_by(bytes);
         self.shared
             .journal_bytes

@@ -89,10 +89,15 @@ impl Journal {
             if end < last.bytes {
                 torn_bytes = last.bytes - end;
                 let file = OpenOptions::new().write(true).open(&last.path);
-                file.and_then(|f| f.set_len(end).and_then(|()| f.sync_all()))
+                file.and_then(|f| f.set_len(end))
                     .map_err(|e| StoreError::io(&last.path, "cut a torn record", e))?;
                 last.bytes = end;
             }
+            // A killed process may have left its end unsynced. What is replayed must be safe
+            // before anything behind it is acknowledged, or a power cut leaves a hole.
+            File::open(&last.path)
+                .and_then(|file| file.sync_all())
+                .map_err(|e| StoreError::io(&last.path, "sync", e))?;
             if end <= SEGMENT_HEADER as u64 {
                 // Nothing in it: its name may be needed again.
                 std::fs::remove_file(&last.path)
