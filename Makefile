@@ -1,5 +1,6 @@
 # make run    starts the server on ./data with config.toml
 # make test   what a change has to pass: format, lints, tests
+# make torture  hours of kills, power cuts and damage; writes docs/torture-report.md
 #
 # Everything is built with Cargo's dev profile, which is optimised (Cargo.toml says why),
 # so that RocksDB is built once, for `run`, `test` and `lint` alike. It lands in the
@@ -15,10 +16,10 @@ export WATCHPOST_CLIENTS ?= $(HOME)/.cache/watchpost/clients
 # rustup's programs, also right after it was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help prerequisites build run test fmt lint bench fuzz dist clients
+.PHONY: help prerequisites build run test torture fmt lint bench fuzz dist clients
 
 help:
-	@sed -n 's/^# //p' Makefile | head -2
+	@sed -n 's/^# //p' Makefile | head -3
 	@echo 'others: build fmt lint bench clients fuzz dist'
 
 # Compilers and headers; installs what is missing on Debian and Ubuntu.
@@ -41,6 +42,10 @@ lint: prerequisites
 test: lint
 	cargo test --locked
 	@$(MAKE) --no-print-directory clients
+
+# docs/testing-durability.md says what is in it; KILLS, ROUNDS, SOAK_S make it shorter.
+torture: prerequisites
+	@tests/torture/run.sh
 
 # Real Jaeger, OpenTelemetry and Zipkin clients against a real process; what a machine cannot run is
 # left out and said (tests/clients/run.sh).

@@ -1,10 +1,15 @@
-//! The command line: serve, check-config, healthcheck, query, inspect.
+//! The command line: serve, check-config, healthcheck, query; for data directories inspect,
+//! verify, repair, export.
 //!
-//! Exit codes: 0 done; 1 failed, or not healthy; 2 wrong arguments; 74 the disk failed a
-//! promise (from `serve`); 78 wrong configuration.
+//! Exit codes: 0 done; 1 failed, not healthy, or something is damaged; 2 wrong arguments; 74
+//! the disk failed a promise (from `serve`); 78 wrong configuration.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+mod backup;
+mod client;
+mod data;
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +19,10 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use crate::config::{Config, ConfigErrors, Flag, Loaded, units};
+use backup::Backup;
+use client::get;
+pub use data::DataParts;
+use data::Export;
 
 /// Wrong configuration (`EX_CONFIG`): starting again changes nothing.
 pub const EXIT_CONFIG: u8 = 78;
@@ -22,8 +31,6 @@ pub const EXIT_CONFIG: u8 = 78;
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// `query` waits a little longer than a server's default limit.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(90);
-/// An answer larger than this is not one of ours.
-const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
 /// What the commands need that other parts own.
 pub struct Parts {
@@ -31,6 +38,7 @@ pub struct Parts {
     pub serve: fn(Loaded) -> anyhow::Result<ExitCode>,
     /// Prints what a data directory holds, without changing it.
     pub inspect: fn(&Path, &mut dyn Write) -> anyhow::Result<()>,
+    pub data: DataParts,
 }
 
 #[derive(Debug, Parser)]
@@ -60,8 +68,19 @@ enum Command {
     },
     /// Run a LogQL query and print lines, or samples.
     Query(Query),
-    /// Look into a data directory, read-only; the server may not run on it.
+    /// Look into a data directory, read-only; the server may run on it.
     Inspect(Source),
+    /// Read everything of a data directory and print what is damaged: exit code 0 or 1. Changes
+    /// nothing; the server may run on it.
+    Verify(Source),
+    /// Make a damaged data directory whole: indices are made anew, what can't be read is taken
+    /// out, and what was lost is printed. The server must not run on it.
+    Repair(Source),
+    /// Backups: create, verify, restore, list.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Print all lines of a log query, or all spans of a selector, one JSON object a line.
+    Export(Export),
 }
 
 /// Where the configuration comes from.
@@ -70,8 +89,8 @@ struct Source {
     /// Instead of ./config.toml or /etc/watchpost/config.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Key storage.path.
-    #[arg(long, value_name = "DIR")]
+    /// Key storage.path; `--path` is short for it.
+    #[arg(long, value_name = "DIR", alias = "path")]
     storage_path: Option<String>,
     /// Key log.level.
     #[arg(long, value_name = "LEVEL")]
@@ -160,6 +179,16 @@ impl Command {
             Self::Inspect(source) => {
                 (parts.inspect)(&source.load()?.config.storage.path, &mut out)?
             }
+            Self::Verify(source) => {
+                let path = source.load()?.config.storage.path;
+                return Ok(data::code((parts.data.verify)(&path, &mut out)?));
+            }
+            Self::Repair(source) => {
+                let path = source.load()?.config.storage.path;
+                return Ok(data::code((parts.data.repair)(&path, &mut out)?));
+            }
+            Self::Backup(backup) => return backup.run(&parts.data, &mut out),
+            Self::Export(export) => export.run(&parts.data, &mut io::BufWriter::new(out))?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -366,86 +395,9 @@ fn percent_encode(text: &str) -> String {
     out
 }
 
-// ---- a client for our own server: plain HTTP, one request a connection
-
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
-}
-
-fn get(url: &str, headers: &[(&str, &str)], timeout: Duration) -> anyhow::Result<Answer> {
-    let Some(rest) = url.strip_prefix("http://") else {
-        bail!("{url}: only http:// is spoken here");
-    };
-    let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-    let with_port = if host
-        .rsplit_once(':')
-        .is_some_and(|(_, p)| p.parse::<u16>().is_ok())
-    {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
-    };
-    let mut last = None;
-    for address in with_port
-        .to_socket_addrs()
-        .with_context(|| format!("{host} is unknown"))?
-    {
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(stream) => {
-                return talk(stream, host, path, headers, timeout)
-                    .with_context(|| format!("{host} does not answer as expected"));
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    match last {
-        Some(error) => Err(error).with_context(|| format!("{host} can't be reached")),
-        None => bail!("{host} has no address"),
-    }
-}
-
-fn talk(
-    mut stream: TcpStream,
-    host: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    timeout: Duration,
-) -> anyhow::Result<Answer> {
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    // HTTP/1.0: the answer ends with the connection, never in chunks.
-    let mut request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n");
-    for (name, value) in headers {
-        if value.contains(['\r', '\n']) {
-            bail!("{name} can't contain a line break");
-        }
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    request.push_str("\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut reader = BufReader::new(stream.take(ANSWER_BYTES_MAX));
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).and_then(|s| s.parse().ok());
-    let status =
-        status.with_context(|| format!("not an HTTP status line: {:?}", line.trim_end()))?;
-    loop {
-        line.clear();
-        if reader.read_line(&mut line)? == 0 {
-            bail!("the head of the answer is cut short");
-        }
-        if line.trim_end().is_empty() {
-            break;
-        }
-    }
-    let mut body = Vec::new();
-    reader.read_to_end(&mut body)?;
-    Ok(Answer { status, body })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::TcpListener;
 
     use serde_json::json;

@@ -19,5 +19,6 @@ pub mod server;
 pub mod source;
 
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod config;

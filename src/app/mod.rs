@@ -1,7 +1,9 @@
 //! Builds every part from the configuration, starts them, and stops them in reverse.
 
+pub mod data;
 mod jaeger;
 mod readers;
+mod retention;
 mod sinks;
 
 use std::io::Write;
@@ -35,6 +37,7 @@ use crate::server::signals::{Asked, Signals};
 use crate::server::spans::SpanMetrics;
 use crate::server::{self, Listeners, loki, notify, otlp, zipkin};
 use crate::source::files::{FilesMetrics, FollowOptions, Follower};
+use crate::store::retention::Rules;
 use crate::store::{self, Durability, Store};
 use crate::telemetry::log::{self, LogLevel};
 use crate::telemetry::metrics::{Gauge, Metrics};
@@ -92,11 +95,26 @@ fn use_two_arenas() {
     }
 }
 
-/// Test builds take fail points from the environment (FAILPOINTS=name=action).
+/// Test builds take fail points from the environment: FAILPOINTS=name=action;…, and
+/// KILLPOINTS=name=n;…, where the process is killed when it comes there for the n-th time.
 fn fail_points() {
-    if fail::has_failpoints() {
-        // Lives as long as the process: dropping it would switch them off again.
-        std::mem::forget(fail::FailScenario::setup());
+    if !fail::has_failpoints() {
+        return;
+    }
+    // Lives as long as the process: dropping it would switch them off again.
+    std::mem::forget(fail::FailScenario::setup());
+    let points = std::env::var("KILLPOINTS").unwrap_or_default();
+    for (name, times) in points.split(';').filter_map(|point| point.split_once('=')) {
+        let left = std::sync::atomic::AtomicI64::new(times.parse().unwrap_or(1));
+        let visit = move || {
+            if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                let this = rustix::process::getpid();
+                let _ = rustix::process::kill_process(this, rustix::process::Signal::KILL);
+            }
+        };
+        if let Err(error) = fail::cfg_callback(name, visit) {
+            tracing::error!("KILLPOINTS: {name}: {error}");
+        }
     }
 }
 
@@ -119,9 +137,10 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     warn_of_cgroup(budget.limit());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let pool = Pool::new(threads.min(MAX_POOL_THREADS)).context("starting threads")?;
-    let store = open_store(&config, &clock, &pool, &budget, &metrics)?;
+    let rules = retention::rules(&config)?;
+    let store = open_store(&config, rules.clone(), &clock, &pool, &budget, &metrics)?;
 
-    let limits = log_limits(&config);
+    let limits = log_limits(&config, &rules);
     let discovery = Discovery::of(config.loki.discover_service_name.clone());
     let sink = StoreSink {
         store: store.clone(),
@@ -173,6 +192,26 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
                 async move { store.flush().await.map_err(|e| e.to_string()) }.boxed()
             }
         }),
+        link_state: Box::new({
+            let store = store.clone();
+            move || {
+                let store = store.clone();
+                let dir = async move { store.link_state().await };
+                dir.map(|dir| match dir {
+                    // Whoever copies may be in another directory.
+                    Ok(dir) => Ok(std::path::absolute(&dir)
+                        .unwrap_or(dir)
+                        .display()
+                        .to_string()),
+                    Err(error) => Err(error.to_string()),
+                })
+                .boxed()
+            }
+        }),
+        release_state: Box::new({
+            let store = store.clone();
+            move |name| store.release_state(name).map_err(|e| e.to_string())
+        }),
         config: effective,
         services: services(&store, &stopping, &listeners, &config),
         log_level: Box::new({
@@ -219,7 +258,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     );
     let api = Arc::new(loki::Api {
         ingest: Ingest::new(
-            Admission::new(limits, discovery),
+            Admission::new(limits, discovery).with_ages(retention::stream_ages(&config, rules)),
             sink.clone(),
             clock.clone(),
             IngestMetrics::new(&metrics),
@@ -236,6 +275,15 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
         options: api.options.clone(),
         enabled: config.loki.limits.deletion_mode != DeletionMode::Disabled,
         clock: clock.clone(),
+    });
+    let exports = Arc::new(loki::export::ExportApi {
+        begin: data::exporter(
+            store.clone(),
+            budget.account("queries"),
+            config.loki.discover_log_levels,
+        ),
+        options: api.options.clone(),
+        pool: pool.clone(),
     });
     let sink = Arc::new(sink);
     let (strategies, adaptive) = jaeger::strategies(&config, &reloads, &store, &metrics, &shutdown);
@@ -274,6 +322,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
             loki::router(api.clone())
                 .merge(loki::delete::router(deletes))
                 .merge(loki::rules::router())
+                .merge(loki::export::router(exports))
                 .merge(loki::tail::router(tails.clone()))
                 .merge(otlp::logs::loki_router(api, logs))
                 .merge(admin::router(admin)),
@@ -437,6 +486,7 @@ fn bind(config: &Config) -> anyhow::Result<Listeners> {
 
 fn open_store(
     config: &Config,
+    retention_rules: Rules,
     clock: &Clock,
     pool: &Pool,
     budget: &Budget,
@@ -449,6 +499,7 @@ fn open_store(
             config::Durability::Flush => Durability::Flush,
         },
         retention: config.storage.retention,
+        retention_rules,
         max_bytes: config.storage.max_bytes,
         min_free_bytes: config.storage.min_free_bytes,
         mine_patterns: config.loki.patterns,
@@ -474,11 +525,12 @@ fn open_store(
     Store::open(options).with_context(|| format!("storage.path {}", config.storage.path.display()))
 }
 
-fn log_limits(config: &Config) -> LogLimits {
+fn log_limits(config: &Config, rules: &Rules) -> LogLimits {
     let l = &config.loki.limits;
     let defaults = LogLimits::default();
     // What retention would drop at once is refused instead.
-    let max_age = match (l.reject_old_samples_max_age, config.storage.retention) {
+    let longest = retention::longest(config, rules);
+    let max_age = match (l.reject_old_samples_max_age, longest) {
         (Some(age), Some(retention)) => Some(age.min(retention)),
         (age, retention) => age.or(retention),
     };

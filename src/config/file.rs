@@ -3,14 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
-use super::keys::{FILES_KEYS, FILES_START, KEYS, Key, Written, quoted, suggestion};
+use super::keys::{
+    FILES_KEYS, FILES_START, KEYS, Key, RETENTION_KEYS, RETENTION_SIGNALS, Written, quoted,
+    suggestion,
+};
+use super::units;
+use crate::logql;
 use crate::source::files::discover::Patterns;
+
+/// Less is kept by no rule, as in Loki.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// All keys with the values that won, units still as text.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -23,6 +32,8 @@ pub struct File {
     pub jaeger: Jaeger,
     pub otlp: Otlp,
     pub zipkin: Zipkin,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retention: Vec<Retention>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Files>,
 }
@@ -165,6 +176,23 @@ pub struct Zipkin {
     pub listen: String,
 }
 
+/// One `[[retention]]` table.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    #[serde(default = "logs")]
+    pub signal: String,
+    #[serde(default)]
+    pub selector: String,
+    pub period: String,
+    #[serde(default)]
+    pub priority: i64,
+}
+
+fn logs() -> String {
+    RETENTION_SIGNALS[0].to_owned()
+}
+
 /// One `[[files]]` table.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -227,6 +255,8 @@ impl Check<'_> {
             let at = value.span().start;
             if path == "files" {
                 self.files(value);
+            } else if path == "retention" {
+                self.retention(value);
             } else if let Some(key) = Key::find(&path) {
                 if let Err(message) = key.check(&written(value)) {
                     self.add(at, &path, message);
@@ -306,6 +336,78 @@ impl Check<'_> {
         }
     }
 
+    fn retention(&mut self, value: &Spanned<DeValue<'_>>) {
+        let form = "write it as [[retention]]; one period for all is storage.retention";
+        let DeValue::Array(tables) = value.get_ref() else {
+            return self.add(value.span().start, "retention", form.into());
+        };
+        for table in tables.iter() {
+            match table.get_ref() {
+                DeValue::Table(inner) => self.retention_table(table.span().start, inner),
+                _ => self.add(table.span().start, "retention", form.into()),
+            }
+        }
+    }
+
+    fn retention_table(&mut self, at: usize, table: &DeTable<'_>) {
+        let mut has_period = false;
+        let of_traces = table
+            .get("signal")
+            .is_some_and(|signal| signal.get_ref().as_str() == Some("traces"));
+        for (name, value) in table {
+            let path = format!("retention.{}", name.get_ref());
+            let at = value.span().start;
+            has_period |= name.get_ref() == "period";
+            match (name.get_ref().as_ref(), written(value)) {
+                ("period", Written::Text(text)) => {
+                    if let Err(message) = retention_period(&text) {
+                        self.add(at, &path, message);
+                    }
+                }
+                ("period", found) => {
+                    let form = format!("{found} is not {}, or \"\" for ever", units::DURATION_FORM);
+                    self.add(at, &path, form);
+                }
+                ("selector", Written::Text(text)) if of_traces && !text.is_empty() => {
+                    let why = "can't be given for traces: spans of all services lie together, so \
+                               one period holds for all of them; leave it out";
+                    self.add(at, &path, why.into());
+                }
+                ("selector", Written::Text(text)) => {
+                    if !text.is_empty()
+                        && let Err(error) = logql::parse_selector_or_all(&text)
+                    {
+                        self.add(at, &path, format!("{text:?}: {error}"));
+                    }
+                }
+                ("selector", found) => {
+                    let form = "a selector such as '{env=\"dev\"}'";
+                    self.add(at, &path, format!("{found} is not {form}"));
+                }
+                ("priority", Written::Number(_)) => {}
+                ("priority", found) => {
+                    self.add(at, &path, format!("{found} is not a whole number"));
+                }
+                ("signal", Written::Text(text)) if RETENTION_SIGNALS.contains(&text.as_str()) => {}
+                ("signal", found) => {
+                    let form = quoted(RETENTION_SIGNALS);
+                    self.add(at, &path, format!("{found} is not one of {form}"));
+                }
+                (name, _) => {
+                    let hint = match suggestion(name, RETENTION_KEYS.iter().copied()) {
+                        Some(near) => format!("unknown key; did you mean `{near}`?"),
+                        None => format!("unknown key; allowed are {}", RETENTION_KEYS.join(", ")),
+                    };
+                    self.add(at, &path, hint);
+                }
+            }
+        }
+        if !has_period {
+            let message = "is missing; say how long, such as \"7d\", or \"\" for ever";
+            self.add(at, "retention.period", message.into());
+        }
+    }
+
     fn labels(&mut self, value: &Spanned<DeValue<'_>>) {
         let DeValue::Table(labels) = value.get_ref() else {
             let found = written(value);
@@ -327,6 +429,22 @@ impl Check<'_> {
                 }
             }
         }
+    }
+}
+
+/// The period of a `[[retention]]` table; `None`: for ever.
+pub fn retention_period(text: &str) -> Result<Option<Duration>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let period = units::parse_duration(text).ok_or_else(|| {
+        let form = units::DURATION_FORM;
+        format!("{text:?} is not {form}, or \"\" for ever")
+    })?;
+    match period {
+        Duration::ZERO => Ok(None),
+        period if period < DAY => Err("is less than a day; use 1d or more".into()),
+        period => Ok(Some(period)),
     }
 }
 

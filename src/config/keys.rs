@@ -231,6 +231,12 @@ pub const KEYS: &[Key] = &[
 /// Keys of a `[[files]]` table.
 pub const FILES_KEYS: &[&str] = &["paths", "exclude", "labels", "start"];
 
+/// Keys of a `[[retention]]` table.
+pub const RETENTION_KEYS: &[&str] = &["selector", "period", "priority", "signal"];
+
+/// Allowed values of `signal` in `[[retention]]`.
+pub const RETENTION_SIGNALS: &[&str] = &["logs", "traces"];
+
 /// Allowed values of `start` in `[[files]]`.
 pub const FILES_START: &[&str] = &["beginning", "end"];
 

@@ -34,7 +34,26 @@ pub struct Config {
     pub otlp: Otlp,
     /// Zipkin's collector over HTTP.
     pub zipkin: Option<SocketAddr>,
+    pub retention: Retention,
     pub files: Vec<FilesOptions>,
+}
+
+/// What is kept for another time than `storage.retention` says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Retention {
+    pub logs: Vec<LogRetention>,
+    /// Of all spans; the inner `None` is for ever.
+    pub traces: Option<Option<Duration>>,
+}
+
+/// How long the streams of a selector are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogRetention {
+    /// "": every stream.
+    pub selector: String,
+    /// `None`: for ever.
+    pub period: Option<Duration>,
+    pub priority: i64,
 }
 
 /// What a 2xx promises.
@@ -282,6 +301,9 @@ impl Config {
                 None if path == "files" || path.starts_with("files.") => {
                     add("[[files]] can be given in a file only".into());
                 }
+                None if path == "retention" || path.starts_with("retention.") => {
+                    add("[[retention]] can be given in a file only".into());
+                }
                 None => add(file::unknown(&path)),
             }
         }
@@ -311,6 +333,7 @@ impl Config {
             jaeger,
             otlp,
             zipkin,
+            retention: rules,
             files,
         } = file;
         let file::Storage {
@@ -433,6 +456,7 @@ impl Config {
                 http: address("otlp.http", &otlp_http)?,
             },
             zipkin: address("zipkin.listen", &zipkin_listen)?,
+            retention: resolve_retention(rules)?,
             files: files.into_iter().map(resolve_files).collect(),
         };
         config.check_addresses()?;
@@ -706,6 +730,39 @@ fn resolve_adaptive(adaptive: file::JaegerAdaptive) -> Resolved<AdaptiveSampling
         "between min_sampling_probability and 1",
     )?;
     Ok(adaptive)
+}
+
+fn resolve_retention(tables: Vec<file::Retention>) -> Resolved<Retention> {
+    let mut logs = Vec::new();
+    let mut traces: Vec<(i64, Option<Duration>)> = Vec::new();
+    for table in tables {
+        let file::Retention {
+            signal,
+            selector,
+            period,
+            priority,
+        } = table;
+        let period = file::retention_period(&period).map_err(|what| ("retention.period", what))?;
+        match signal.as_str() {
+            "traces" => traces.push((priority, period)),
+            _ => logs.push(LogRetention {
+                selector,
+                period,
+                priority,
+            }),
+        }
+    }
+    // As among rules for logs: the highest priority, then the shortest.
+    let holds = traces.into_iter().min_by_key(|(priority, period)| {
+        (
+            std::cmp::Reverse(*priority),
+            period.unwrap_or(Duration::MAX),
+        )
+    });
+    Ok(Retention {
+        logs,
+        traces: holds.map(|(_, period)| period),
+    })
 }
 
 fn resolve_files(files: file::Files) -> FilesOptions {

@@ -41,6 +41,12 @@ fn config_toml_says_exactly_the_defaults_and_names_every_key() {
         let found = key.path.split('.').try_fold(&root, |at, name| at.get(name));
         assert!(found.is_some(), "{} is missing in config.toml", key.path);
     }
+    for key in keys::RETENTION_KEYS {
+        assert!(
+            text.contains(&format!("# {key} =")),
+            "[[retention]] {key} is missing"
+        );
+    }
     for key in keys::FILES_KEYS {
         assert!(
             text.contains(&format!("# {key} =")),
@@ -180,7 +186,7 @@ fn unknown_keys_are_errors_with_a_suggestion() {
     );
     check_error(
         "retention = \"1d\"",
-        "c.toml:1: retention: unknown key; did you mean `storage.retention`?",
+        "c.toml:1: retention: write it as [[retention]]; one period for all is storage.retention",
     );
     check_error(
         "[completely.different]\na = 1",
@@ -366,6 +372,72 @@ fn a_named_file_that_is_missing_is_an_error() {
         error
             .to_string()
             .starts_with("/nonexistent/c.toml: can't be read: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn retention_by_selector_is_read_and_its_errors_say_what_is_wrong() {
+    let text = r#"
+        [[retention]]
+        selector = '{env="dev"}'
+        period = "24h"
+        priority = 3
+        [[retention]]
+        selector = '{app="audit"}'
+        period = ""
+        [[retention]]
+        signal = "traces"
+        period = "7d"
+        [[retention]]
+        signal = "traces"
+        period = "3d"
+    "#;
+    let config = load(text, &[], &[]).expect("valid");
+    let days = |n: u64| Some(Duration::from_secs(n * 24 * 3600));
+    let rule = |selector: &str, period, priority| LogRetention {
+        selector: selector.into(),
+        period,
+        priority,
+    };
+    let expected = [
+        rule("{env=\"dev\"}", days(1), 3),
+        rule("{app=\"audit\"}", None, 0),
+    ];
+    assert_eq!(config.retention.logs, expected);
+    assert_eq!(config.retention.traces, Some(days(3)));
+    let table = |text: &str| format!("[[retention]]\n{text}");
+    check_error(
+        &table("selector = '{env='"),
+        "c.toml:2: retention.selector: \"{env=\": parse error at line 1, col 6: syntax error: \
+         unexpected $end, expecting STRING\nc.toml:1: retention.period: is missing; say how long, \
+         such as \"7d\", or \"\" for ever",
+    );
+    check_error(
+        &table("period = \"1h\""),
+        "c.toml:2: retention.period: is less than a day; use 1d or more",
+    );
+    check_error(
+        &table("period = \"soon\""),
+        "c.toml:2: retention.period: \"soon\" is not a duration such as 30d, 12h, 90s or 1h30m, or \
+         \"\" for ever",
+    );
+    check_error(
+        &table("period = \"1d\"\nselector = '{a=\"b\"}'\nsignal = \"traces\""),
+        "c.toml:3: retention.selector: can't be given for traces: spans of all services lie \
+         together, so one period holds for all of them; leave it out",
+    );
+    check_error(
+        &table("period = \"1d\"\nsignal = \"metrics\""),
+        "c.toml:3: retention.signal: \"metrics\" is not one of \"logs\", \"traces\"",
+    );
+    check_error(
+        &table("period = \"1d\"\npriorty = 1"),
+        "c.toml:3: retention.priorty: unknown key; did you mean `priority`?",
+    );
+    let error = load("", &[("WATCHPOST__RETENTION__PERIOD", "1d")], &[]).expect_err("no file");
+    assert!(
+        error.contains("[[retention]] can be given in a file only"),
         "{error}"
     );
 }

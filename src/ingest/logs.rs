@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{Labels, LogBatch, LogEntry, StreamEntries, StreamId, Timestamp};
 
@@ -23,9 +24,20 @@ const MAX_TOLD: usize = 100;
 /// Entries listed one by one in the refusal of those too far behind.
 const MAX_BEHIND_LISTED: usize = 10;
 
+/// How old entries of a stream with these labels may be; `None`: any age.
+pub type AgeOf = dyn Fn(&Labels) -> Option<Duration> + Send + Sync;
+
+/// How old entries of a stream may be, where streams differ in that.
+pub struct StreamAges {
+    /// No stream's are refused that are younger.
+    pub shortest: Duration,
+    pub of: Box<AgeOf>,
+}
+
 /// Decides what of a push is accepted.
 pub struct Admission {
     limits: LogLimits,
+    ages: Option<StreamAges>,
     /// `None`: no `service_name` is added.
     discovery: Option<Discovery>,
     newest: NewestSeen,
@@ -52,8 +64,14 @@ impl Admission {
             tenant_rate: Buckets::new(limits.ingestion_rate, limits.ingestion_burst),
             stream_rate: Buckets::new(limits.per_stream_rate, limits.per_stream_burst),
             limits,
+            ages: None,
             discovery,
         }
+    }
+
+    /// The same, with ages that depend on the stream, beside the one for all.
+    pub fn with_ages(self, ages: Option<StreamAges>) -> Self {
+        Self { ages, ..self }
     }
 
     pub fn limits(&self) -> &LogLimits {
@@ -155,9 +173,18 @@ impl Admission {
         told: &mut Told,
     ) -> bool {
         let limits = &self.limits;
-        let oldest = limits
+        let mut oldest = limits
             .reject_older_than
             .map_or(i64::MIN, |age| before(now, age));
+        if let Some(ages) = &self.ages
+            && stream
+                .entries
+                .iter()
+                .any(|e| e.at < before(now, ages.shortest))
+            && let Some(age) = (ages.of)(&stream.labels)
+        {
+            oldest = oldest.max(before(now, age));
+        }
         let latest = limits
             .creation_grace_period
             .map_or(i64::MAX, |grace| now.saturating_add(nanoseconds(grace)));
@@ -471,11 +498,11 @@ fn or_unlimited(limit: usize) -> usize {
     if limit == 0 { usize::MAX } else { limit }
 }
 
-fn nanoseconds(duration: std::time::Duration) -> i64 {
+fn nanoseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn before(at: Timestamp, distance: std::time::Duration) -> Timestamp {
+fn before(at: Timestamp, distance: Duration) -> Timestamp {
     at.saturating_sub(nanoseconds(distance))
 }
 

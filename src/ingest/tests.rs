@@ -486,3 +486,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_stream_that_is_kept_less_long_takes_no_lines_older_than_that() {
+    let limits = LogLimits {
+        max_behind: None,
+        ..LogLimits::default()
+    };
+    let admission = plain(limits).with_ages(Some(logs::StreamAges {
+        shortest: Duration::from_secs(24 * 3600),
+        of: Box::new(|labels| labels.get("a").map(|_| Duration::from_secs(24 * 3600))),
+    }));
+    let old = NOW - 30 * HOUR;
+    let mut sent = batch(&[(A, &[(old, 1), (NOW, 1)]), (B, &[(old, 1)])]);
+    let admitted = admission.admit(&mut sent, NOW);
+    check_refused(&admitted, "greater_than_max_sample_age", &["{a=\"1\"}"]);
+    assert_eq!(admitted.refused_entries, 1);
+    assert_eq!(sent.streams.len(), 2);
+}

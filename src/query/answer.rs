@@ -92,6 +92,19 @@ pub struct QueryStats {
     pub streams: u64,
     /// Decoded chunks that the disk had to be waited for.
     pub slow_reads: u64,
+    /// Chunks that can't be read: their lines are not in the answer.
+    pub damaged: u64,
+}
+
+impl QueryStats {
+    /// What whoever asked should know of the answer.
+    pub fn warnings(&self) -> Vec<String> {
+        let lacks = |n: u64| format!("{n} damaged chunks are left out; /ready names them");
+        (self.damaged > 0)
+            .then(|| lacks(self.damaged))
+            .into_iter()
+            .collect()
+    }
 }
 
 /// What the index knows of a selector's data.
@@ -120,6 +133,9 @@ pub enum QueryError {
     /// No memory or no turn within the waiting time: try again.
     #[error("{0}")]
     Busy(String),
+    /// No memory for the list of what would have to be read, beside what others hold.
+    #[error("{0}; try again, or narrow the range or the selector")]
+    NoRoom(String),
     #[error("{0}")]
     Internal(String),
 }

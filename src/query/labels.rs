@@ -10,6 +10,7 @@ use super::prune::internal;
 use crate::model::{Labels, Matcher, StreamId, TimeRange};
 use crate::store::chunk::{ChunkReader, LineBlock};
 use crate::store::deletion::{Deletion, Left, any_of};
+use crate::store::partition::Read;
 use crate::store::{Store, StoreError, Stream};
 
 /// The tenant's streams that match and have data in `range`.
@@ -28,7 +29,14 @@ pub fn streams(
         return Ok(Vec::new());
     }
     let ids: HashSet<StreamId> = wanted.keys().copied().collect();
-    let snapshot = store.logs(range, Some(&ids)).map_err(internal)?;
+    let snapshot = match store.logs(range, Some(&ids)) {
+        // Whole days are as exact as can be had then.
+        Err(StoreError::Memory(_)) => {
+            let has = store.streams_of_days(range);
+            return Ok(wanted.into_values().filter(|s| has(s.id)).collect());
+        }
+        snapshot => snapshot.map_err(internal)?,
+    };
     let mut found = Vec::new();
     for head in &snapshot.heads {
         found.extend(wanted.remove(&head.stream.id));
@@ -136,23 +144,19 @@ pub fn index_stats(
                 Left::Nothing => continue,
                 Left::Lines(deletions) => deletions,
             };
-            let read = day.partition.data(meta.number, |bytes| {
-                let chunk = ChunkReader::new(bytes)?;
-                if !deletions.is_empty() {
-                    return Ok(count_left(&chunk.lines()?, &deletions, stream, range));
-                }
-                chunk.times(&mut scratch, &mut times)?;
-                chunk.ends(&mut scratch, &mut ends)?;
-                Ok(count(&times, &ends, range))
-            });
-            match read {
-                Ok(Ok((entries, bytes))) => add(meta.stream, entries, bytes),
-                Ok(Err(what)) => {
-                    let (place, what): (_, String) = (&day.partition.name, what);
-                    return Err(internal(StoreError::corrupt(place.as_str(), what)));
-                }
-                Err(StoreError::Gone(_)) => {}
-                Err(error) => return Err(internal(error)),
+            let read = day
+                .partition
+                .read(meta.number, |bytes| -> Result<_, String> {
+                    let chunk = ChunkReader::new(bytes)?;
+                    if !deletions.is_empty() {
+                        return Ok(count_left(&chunk.lines()?, &deletions, stream, range));
+                    }
+                    chunk.times(&mut scratch, &mut times)?;
+                    chunk.ends(&mut scratch, &mut ends)?;
+                    Ok(count(&times, &ends, range))
+                });
+            if let Read::Whole((entries, bytes)) = read.map_err(internal)? {
+                add(meta.stream, entries, bytes);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::answer::QueryError;
 use crate::runtime::permits::{Account, Permit};
@@ -42,10 +42,16 @@ impl Default for QueryLimits {
 /// threads and partial results.
 const WORK_BYTES: usize = 2 << 20;
 
+/// Between two tries of a query that found no room; twice as long each time, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
 /// Lets queries in by turn and by memory.
 #[derive(Clone)]
 pub struct Admission {
     turns: Arc<Semaphore>,
+    /// Held by the one query that tries again because memory was short.
+    again: Arc<Mutex<()>>,
     account: Account,
     timeout: Duration,
 }
@@ -65,8 +71,37 @@ impl Admission {
     pub fn new(limits: &QueryLimits, account: Account) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(limits.concurrent.max(1))),
+            again: Arc::default(),
             account,
             timeout: limits.timeout,
+        }
+    }
+
+    /// Runs a query, and those that find no room to list what they read once more, one after the
+    /// other: together they would refuse each other, alone each may fit.
+    pub async fn run<T, F>(&self, mut work: impl FnMut(Running) -> F) -> Result<T, QueryError>
+    where
+        F: Future<Output = Result<T, QueryError>>,
+    {
+        let until = Instant::now() + self.timeout;
+        let first = work(self.enter().await?).await;
+        let Err(QueryError::NoRoom(_)) = &first else {
+            return first;
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok(_alone) = tokio::time::timeout(left, self.again.clone().lock_owned()).await else {
+            return first;
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let result = work(self.enter().await?).await;
+            let is_over = Instant::now() + pause >= until || pause > LAST_PAUSE;
+            if is_over || !matches!(result, Err(QueryError::NoRoom(_))) {
+                return result;
+            }
+            // Those that run are done some time.
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
     }
 
@@ -108,5 +143,55 @@ impl Running {
         } else {
             Err(QueryError::Timeout(self.timeout))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::runtime::permits::Budget;
+
+    #[tokio::test]
+    async fn who_finds_no_room_tries_again_one_after_the_other() {
+        let admission = Admission::new(
+            &QueryLimits::default(),
+            Budget::new(64 << 20).account("queries"),
+        );
+        let (again, most) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
+        let query = || async {
+            let tries = &AtomicUsize::new(0);
+            let run = |_running: Running| async move {
+                if tries.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tokio::task::yield_now().await;
+                    return Err(QueryError::NoRoom("none".into()));
+                }
+                most.fetch_max(again.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                again.fetch_sub(1, Ordering::Relaxed);
+                match tries.load(Ordering::Relaxed) {
+                    2 => Err(QueryError::NoRoom("again none".into())),
+                    tries => Ok(tries),
+                }
+            };
+            admission.run(run).await
+        };
+        let all = futures::join!(query(), query(), query());
+        assert_eq!(all, (Ok(3), Ok(3), Ok(3)));
+        assert_eq!(most.load(Ordering::Relaxed), 1);
+        // What can't fit is told, in the end.
+        let never = admission
+            .run(|_| async { Err::<(), _>(QueryError::NoRoom("never".into())) })
+            .await;
+        assert_eq!(never, Err(QueryError::NoRoom("never".into())));
+        // Other errors are told at once.
+        let mut tries = 0;
+        let wrong = admission.run(|_| {
+            tries += 1;
+            async { Err::<(), _>(QueryError::Busy("x".into())) }
+        });
+        assert_eq!(wrong.await, Err(QueryError::Busy("x".into())));
+        assert_eq!(tries, 1);
     }
 }

@@ -451,6 +451,7 @@ pub fn add(total: &mut QueryStats, part: &QueryStats) {
     total.head_lines += part.head_lines;
     total.head_bytes += part.head_bytes;
     total.slow_reads += part.slow_reads;
+    total.damaged += part.damaged;
 }
 
 /// A query that reads well but can't be run.

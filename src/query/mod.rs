@@ -9,6 +9,7 @@ mod ahead;
 pub mod answer;
 pub mod certain;
 pub mod deletion;
+pub mod export;
 pub mod fields;
 mod labels;
 pub mod limits;
@@ -163,9 +164,13 @@ impl Querier {
         let applied = self.store.logs_applied();
         let Asked { execution, answer } =
             self.shared_logs.ask(name, applied, |execution| async move {
-                let running = me.admission.enter().await?;
-                execution.begins_to_look(me.store.logs_applied());
-                logs::run(me.source(&running, &tenant), query, &execution.progress).await
+                let (me, tenant, query, execution) = (&me, &tenant, &query, &execution);
+                let run = |running: Running| async move {
+                    execution.begins_to_look(me.store.logs_applied());
+                    let source = me.source(&running, tenant);
+                    logs::run(source, query.clone(), &execution.progress).await
+                };
+                me.admission.run(run).await
             });
         let metrics = self.metrics.clone();
         let answer =
@@ -198,18 +203,21 @@ impl Querier {
         let asked = self
             .shared_metrics
             .ask(name, applied, |execution| async move {
-                let running = me.admission.enter().await?;
-                execution.begins_to_look(me.store.logs_applied());
-                samples::run(
-                    &me.store,
-                    &me.pool,
-                    &me.limits,
-                    &me.partials,
-                    &running,
-                    &tenant,
-                    query,
-                )
-                .await
+                let (me, tenant, query, execution) = (&me, &tenant, &query, &execution);
+                let run = |running: Running| async move {
+                    execution.begins_to_look(me.store.logs_applied());
+                    samples::run(
+                        &me.store,
+                        &me.pool,
+                        &me.limits,
+                        &me.partials,
+                        &running,
+                        tenant,
+                        query.clone(),
+                    )
+                    .await
+                };
+                me.admission.run(run).await
             });
         self.metrics
             .count("metric", asked.answer.await, |answer| Some(answer.stats))

@@ -20,6 +20,7 @@ use crate::model::{Matcher, TimeRange, Timestamp};
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::{ChunkReader, LineBlock};
 use crate::store::deletion::{Deletion, any_of};
+use crate::store::partition::Read;
 use crate::store::patterns::{Miner, SAMPLE, SLOT, decode, level_of, sample};
 use crate::store::{Store, StoreError, Stream};
 
@@ -256,19 +257,11 @@ impl Tally {
             else {
                 continue;
             };
-            let read = partition.data(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
-            match read {
-                Ok(Ok(block)) => {
-                    let weight = self.weight.saturating_mul(every as u64);
-                    let left = left_of(&block, deletions, stream);
-                    self.mine(stream, &left, SAMPLE, weight);
-                }
-                Ok(Err(what)) => {
-                    let place = format!("{} chunk {}", partition.name, meta.number);
-                    return Err(internal(StoreError::corrupt(place, what)));
-                }
-                Err(StoreError::Gone(_)) => {}
-                Err(error) => return Err(internal(error)),
+            let read = partition.read(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
+            if let Read::Whole(block) = read.map_err(internal)? {
+                let weight = self.weight.saturating_mul(every as u64);
+                let left = left_of(&block, deletions, stream);
+                self.mine(stream, &left, SAMPLE, weight);
             }
         }
         Ok(self)

@@ -177,7 +177,8 @@ pub fn uncounted(
     let mut left: HashSet<(usize, StreamId)> = HashSet::new();
     for (run, sum) in sums {
         let whole = range.contains(sum.min) && range.contains(sum.max);
-        if whole && snapshot.deletions.is_empty() && take(&by_id[&sum.stream], sum) {
+        let stream = &by_id[&sum.stream];
+        if whole && snapshot.leaves_sum(stream, sum) && take(stream, sum) {
             stats.chunks_total += sum.chunks;
         } else {
             left.insert((run, sum.stream));
@@ -262,6 +263,7 @@ fn by_words<'a>(
         Ok(found) => found,
         Err(error) => {
             tracing::warn!(partition = %day.partition.name, "index not used: {error}");
+            day.partition.index.distrust();
             None
         }
     };
@@ -364,5 +366,8 @@ fn get_filters(
 
 /// An error of the store, for a query.
 pub fn internal(error: StoreError) -> QueryError {
-    QueryError::Internal(error.to_string())
+    match error {
+        StoreError::Memory(what) => QueryError::NoRoom(what),
+        error => QueryError::Internal(error.to_string()),
+    }
 }

@@ -22,7 +22,8 @@ use crate::model::{Matcher, TimeRange};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::ChunkReader;
-use crate::store::{Store, StoreError, Stream};
+use crate::store::partition::Read;
+use crate::store::{Store, Stream};
 
 /// Units read by one task: enough to pay for its start, few enough to let sealing in between.
 const UNITS_A_TASK: usize = 16;
@@ -67,8 +68,8 @@ pub async fn run(
     stats.elapsed = running.began.elapsed();
     Ok(MetricAnswer {
         matrix,
+        warnings: stats.warnings(),
         stats,
-        warnings: Vec::new(),
     })
 }
 
@@ -324,9 +325,13 @@ fn take_part(
     }
     let mut of_chunk = Sampler::of_part(&job.leaf, wanted.grid, wanted.range);
     of_chunk.bind(&stream.labels);
+    let damaged = stats.damaged;
     if !read_lines(job, unit, &mut of_chunk, leveler, stats, MAX_SERIES)? {
         keeping.give_up();
         return Ok(false);
+    }
+    if stats.damaged > damaged {
+        return Ok(true); // nothing to add, and every query is to hear of it
     }
     // An error may lie outside of the query's windows.
     let Some(part) = of_chunk.into_accumulator().into_part() else {
@@ -437,20 +442,19 @@ fn count(
     }
     // Some minute is cut: the times decide, still without reading text.
     let (mut scratch, mut at, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-    let read = partition.data(meta.number, |bytes| {
+    let read = partition.read(meta.number, |bytes| {
         let chunk = ChunkReader::new(bytes)?;
         chunk.times(&mut scratch, &mut at)?;
         chunk.ends(&mut scratch, &mut ends)
     });
-    match read {
-        Ok(Ok(())) => {}
-        Ok(Err(what)) => {
-            let place = format!("{} chunk {}", partition.name, meta.number);
-            return Err(internal(StoreError::corrupt(place, what)));
+    match read.map_err(internal)? {
+        Read::Whole(()) => {}
+        Read::Damaged => {
+            stats.damaged += 1;
+            return Ok(true);
         }
         // Retention was quicker than the query.
-        Err(StoreError::Gone(_)) => return Ok(true),
-        Err(error) => return Err(internal(error)),
+        Read::Gone => return Ok(true),
     }
     stats.chunks_decoded += 1;
     stats.compressed_bytes += u64::from(meta.stored_bytes);

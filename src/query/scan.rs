@@ -18,10 +18,10 @@ use crate::logql::pipeline::{LineMatcher, Pipeline};
 use crate::model::level::{Detected, detect_level, level_of_labels, level_of_line};
 use crate::model::log::Metadata;
 use crate::model::{Labels, Timestamp};
-use crate::store::StoreError;
 use crate::store::chunk::ChunkReader;
 use crate::store::chunk::lines::line_of;
 use crate::store::deletion::any_of;
+use crate::store::partition::Read;
 
 /// Lines of one stream, decoded.
 pub struct Lines<'a> {
@@ -167,22 +167,23 @@ fn scan_all(
             stats.lines += u64::from(meta.lines);
             stats.bytes += meta.line_bytes;
             let asked = Instant::now();
-            let read = partition.data(meta.number, |bytes| {
-                stats.slow_reads += u64::from(asked.elapsed() > SLOW_READ);
+            let mut slow = 0;
+            let read = partition.read(meta.number, |bytes| {
+                slow = u64::from(asked.elapsed() > SLOW_READ);
                 read_chunk(bytes, sieve, buffers, &mut visit)
             });
             if buffers.text.capacity() > KEEP_BYTES {
                 *buffers = Buffers::default();
             }
-            match read {
-                Ok(Ok(result)) => result,
-                Ok(Err(what)) => {
-                    let place = format!("{} chunk {}", partition.name, meta.number);
-                    Err(internal(StoreError::corrupt(place, what)))
+            stats.slow_reads += slow;
+            match read.map_err(internal)? {
+                Read::Whole(result) => result,
+                Read::Damaged => {
+                    stats.damaged += 1;
+                    Ok(())
                 }
                 // Retention was quicker than the query.
-                Err(StoreError::Gone(_)) => Ok(()),
-                Err(error) => Err(internal(error)),
+                Read::Gone => Ok(()),
             }
         }),
     }

@@ -18,6 +18,7 @@ use crate::model::service_metrics::{
 };
 use crate::model::time::{SECOND, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
+use crate::store::partition::Read;
 use crate::store::snapshot::{SpanDay, SpanSnapshot};
 use crate::store::span::SpanBlock;
 use crate::store::span::summary::{self, Cell, Tally};
@@ -115,9 +116,8 @@ fn add_day(
         if next.next_if_eq(&number).is_some() {
             if let Err(what) = summary::decode(record, counts) {
                 // Part of it may be counted already, so the block can't stand in for it.
-                let at = format!("{} block {number}", day.partition.name);
-                failure = Err(QueryError::Internal(format!("{at}: {what}")));
-                return false;
+                let place = format!("summary of block {number}");
+                day.partition.note_record(&place, &what.to_string());
             }
             failure = counts.tidy(bounds);
         }
@@ -131,14 +131,11 @@ fn add_day(
     }
     missing.extend(next);
     for number in missing {
-        match day.partition.data(number, SpanBlock::decode) {
-            Ok(Ok(block)) => block.tally(counts),
-            Ok(Err(error)) => {
-                let at = format!("{} block {number}", day.partition.name);
-                return Err(QueryError::Internal(format!("{at}: {error}")));
-            }
-            Err(StoreError::Gone(_)) => return Ok(()),
-            Err(error) => return Err(internal(error)),
+        let read = day.partition.read(number, SpanBlock::decode);
+        match read.map_err(internal)? {
+            Read::Whole(block) => block.tally(counts),
+            Read::Damaged => continue,
+            Read::Gone => return Ok(()),
         }
         counts.tidy(bounds)?;
     }

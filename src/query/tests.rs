@@ -35,6 +35,7 @@ async fn fixture(path: &Path, limits: QueryLimits) -> Fixture {
         path: path.to_owned(),
         durability: Durability::Flush,
         retention: None,
+        retention_rules: Default::default(),
         max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: true,

@@ -22,6 +22,7 @@ use crate::model::search::SpanMatcher;
 use crate::model::trace::{Operation, Span, Trace, TraceId, TraceQuery};
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::index::{FilterView, NumberSet};
+use crate::store::partition::Read;
 use crate::store::snapshot::{SpanDay, SpanSnapshot};
 use crate::store::span::{BlockMeta, BlockNeed, SpanBlock, TERMS, query_terms};
 use crate::store::{Store, StoreError};
@@ -214,8 +215,11 @@ impl SpanSource for Source {
         if let Some(block) = self.blocks.get(day, place.1) {
             return Ok(Some(block));
         }
-        match partition.data(place.1, SpanBlock::decode) {
-            Ok(Ok(block)) => {
+        match partition
+            .read(place.1, SpanBlock::decode)
+            .map_err(internal)?
+        {
+            Read::Whole(block) => {
                 let block = Arc::new(block);
                 let worth = match why {
                     Why::Search => Worth::Little,
@@ -224,12 +228,8 @@ impl SpanSource for Source {
                 self.blocks.keep(day, place.1, &block, worth);
                 Ok(Some(block))
             }
-            Ok(Err(error)) => {
-                let at = format!("partition {} block {}", partition.name, place.1);
-                Err(QueryError::Internal(format!("{at}: {error}")))
-            }
-            Err(StoreError::Gone(_)) => Ok(None),
-            Err(error) => Err(internal(error)),
+            // Its spans are missing, which the partition notes.
+            Read::Damaged | Read::Gone => Ok(None),
         }
     }
 
@@ -320,6 +320,7 @@ fn by_terms(day: &SpanDay, need: &BlockNeed) -> Option<ByTerms> {
     found.unwrap_or_else(|error| {
         // The index only prunes: without it the query is slower, not wrong.
         tracing::warn!(partition = %day.partition.name, "index not used: {error}");
+        day.partition.index.distrust();
         None
     })
 }

@@ -17,8 +17,8 @@ use crate::model::time::MINUTE;
 use crate::model::{Labels, Matcher, StreamId, TimeRange, Timestamp};
 use crate::store::chunk::{ChunkMeta, ChunkReader, LineBlock};
 use crate::store::deletion::{Deletion, Left, any_of};
-use crate::store::partition::Partition;
-use crate::store::{Store, StoreError, Stream};
+use crate::store::partition::{Partition, Read};
+use crate::store::{Store, Stream};
 
 /// Chunks whose times are read because an edge cuts one of their minutes: about 0.1 ms each.
 const EXACT_CHUNKS: usize = 2_000;
@@ -297,7 +297,7 @@ fn volumes(
     let groups = Groups::of(&streams, query);
     let ids: HashSet<StreamId> = groups.of_stream.keys().copied().collect();
     let snapshot = store.logs(range, Some(&ids)).map_err(internal)?;
-    let by_id: HashMap<StreamId, &Arc<Stream>> = match snapshot.deletions.is_empty() {
+    let by_id: HashMap<StreamId, &Arc<Stream>> = match snapshot.leaves_all() {
         true => HashMap::new(),
         false => streams.iter().map(|s| (s.id, s)).collect(),
     };
@@ -313,7 +313,7 @@ fn volumes(
             let Some(of) = groups.of_stream.get(&meta.stream) else {
                 continue;
             };
-            if !snapshot.deletions.is_empty()
+            if !snapshot.leaves_all()
                 && let Some(stream) = by_id.get(&meta.stream)
             {
                 match snapshot.left(stream, meta) {
@@ -365,19 +365,11 @@ fn add_left(
     groups: &[u32],
     sums: &mut Sums<'_>,
 ) -> Result<(), QueryError> {
-    let read = partition.data(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
-    match read {
-        Ok(Ok(block)) => {
-            sums.add_left(groups, &block, deletions, stream);
-            Ok(())
-        }
-        Ok(Err(what)) => {
-            let place = format!("{} chunk {}", partition.name, meta.number);
-            Err(internal(StoreError::corrupt(place, what)))
-        }
-        Err(StoreError::Gone(_)) => Ok(()),
-        Err(error) => Err(internal(error)),
+    let read = partition.read(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
+    if let Read::Whole(block) = read.map_err(internal)? {
+        sums.add_left(groups, &block, deletions, stream);
     }
+    Ok(())
 }
 
 fn check_time(deadline: Instant, timeout: Duration) -> Result<(), QueryError> {
@@ -406,24 +398,16 @@ fn add_exactly(
     sums: &mut Sums<'_>,
     (scratch, times, ends): &mut Buffers,
 ) -> Result<(), QueryError> {
-    let read = partition.data(meta.number, |bytes| {
+    let read = partition.read(meta.number, |bytes| {
         let chunk = ChunkReader::new(bytes)?;
         chunk.times(scratch, times)?;
         chunk.ends(scratch, ends)
     });
-    match read {
-        Ok(Ok(())) => {
-            sums.add_lines(groups, times, ends);
-            Ok(())
-        }
-        Ok(Err(what)) => {
-            let place = format!("{} chunk {}", partition.name, meta.number);
-            Err(internal(StoreError::corrupt(place, what)))
-        }
-        // Retention was quicker than the query.
-        Err(StoreError::Gone(_)) => Ok(()),
-        Err(error) => Err(internal(error)),
+    // Retention may have been quicker than the query.
+    if let Read::Whole(()) = read.map_err(internal)? {
+        sums.add_lines(groups, times, ends);
     }
+    Ok(())
 }
 
 /// The `limit` groups with most bytes, equal ones by their labels' text.

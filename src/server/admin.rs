@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -33,6 +33,10 @@ pub struct Admin {
     pub before_metrics: Box<dyn Fn() + Send + Sync>,
     /// Seals everything and commits the indices.
     pub flush: Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+    /// Links the files of a consistent state for a backup; tells their directory.
+    pub link_state: Box<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>,
+    /// Removes such links, by the directory's name.
+    pub release_state: Box<ReleaseState>,
     /// The configuration in effect, as TOML.
     pub config: String,
     /// The parts that run, each with its state.
@@ -40,6 +44,9 @@ pub struct Admin {
     pub log_level: Box<dyn Fn() -> String + Send + Sync>,
     pub set_log_level: Box<SetLogLevel>,
 }
+
+/// Removes links by their directory's name; the error says why not.
+pub type ReleaseState = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 /// Takes another level; the error says which there are.
 pub type SetLogLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
@@ -63,6 +70,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/services", get(services))
         .route("/log_level", get(log_level).post(set_log_level))
         .route("/flush", get(method_hint).post(flush))
+        .route("/backup/state", post(link_state).delete(release_state))
         .with_state(admin)
 }
 
@@ -122,6 +130,31 @@ async fn set_log_level(State(admin): State<Arc<Admin>>, request: Request) -> Res
             let body = Json(json!({ "status": "failed", "message": message }));
             (StatusCode::BAD_REQUEST, body).into_response()
         }
+    }
+}
+
+/// The answer is the directory, which lies on this machine: who copies it does that here.
+async fn link_state(State(admin): State<Arc<Admin>>) -> Response {
+    match (admin.link_state)().await {
+        Ok(dir) => plain(StatusCode::OK, format!("{dir}\n")),
+        Err(error) => {
+            tracing::warn!(error, "no state for a backup");
+            plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("no state for a backup: {error}\n"),
+            )
+        }
+    }
+}
+
+async fn release_state(State(admin): State<Arc<Admin>>, request: Request) -> Response {
+    let params = match Params::read(request).await {
+        Ok((_, params)) => params,
+        Err(error) => return error.into_response(),
+    };
+    match (admin.release_state)(params.get("name").unwrap_or("")) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }
 
@@ -202,6 +235,11 @@ mod tests {
                     let result = flushed.lock().clone();
                     async move { result }.boxed()
                 }
+            }),
+            link_state: Box::new(|| async { Ok("/data/backup.tmp/1".to_owned()) }.boxed()),
+            release_state: Box::new(|name| match name {
+                "1" => Ok(()),
+                _ => Err("is not there".into()),
             }),
             config: "[storage]\n".into(),
             services: Box::new(|| vec![("store", ServiceState::Running)]),

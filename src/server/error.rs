@@ -176,7 +176,7 @@ impl From<QueryError> for LokiError {
             QueryError::Invalid(_) | QueryError::TooMuch(_) => StatusCode::BAD_REQUEST,
             QueryError::Matching(_) | QueryError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             QueryError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            QueryError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            QueryError::Busy(_) | QueryError::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self {
             status,

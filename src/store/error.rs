@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::runtime::permits::Exhausted;
+
 /// An error of the store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -40,6 +42,9 @@ pub enum StoreError {
     /// The disk is (nearly) full; retry later.
     #[error("no space left for data: {0}")]
     Full(String),
+    /// There is no memory for what would have to be held: try again, or ask for less.
+    #[error("{0}")]
+    Memory(String),
     #[error("shutting down")]
     Stopped,
 }
@@ -54,8 +59,27 @@ impl StoreError {
         }
     }
 
+    pub(super) fn memory(exhausted: Exhausted) -> Self {
+        Self::Memory(exhausted.to_string())
+    }
+
+    /// An error of RocksDB: damage when it says that bytes are not what was written, or that the
+    /// disk does not give them back.
     pub(super) fn kv(error: impl std::fmt::Display) -> Self {
-        Self::Kv(error.to_string())
+        let text = error.to_string();
+        let lost = ["Input/output error", "No such file or directory"];
+        if text.starts_with("Corruption")
+            || text.starts_with("IO error") && lost.iter().any(|what| text.contains(what))
+        {
+            Self::corrupt("rocksdb", text)
+        } else {
+            Self::Kv(text)
+        }
+    }
+
+    /// Whether it says that stored bytes can't be read, now or later.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
     }
 
     pub fn corrupt(place: impl Into<String>, what: impl Into<String>) -> Self {

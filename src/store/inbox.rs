@@ -1,6 +1,9 @@
 //! What the writer thread is asked to do, in order, with a bound.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -10,6 +13,8 @@ use super::error::StoreError;
 use super::journal::Body;
 use super::journal::record::Cursor;
 use super::layout::PartitionId;
+use super::partition::Partition;
+use super::rewrite::switch::Switch;
 use super::seal::{SealedBlock, SealedChunk};
 use crate::model::log::LogBatch;
 use crate::model::trace::SpanBatch;
@@ -53,12 +58,19 @@ pub enum Internal {
     FreezeDeleted,
     /// Go on in a new segment of the journal, so that the open one can be removed.
     Rotate,
+    /// Go on in a new segment of the journal, and link the others into a directory.
+    LinkJournal(PathBuf, SyncSender<Result<(), StoreError>>),
     /// Journal records below this number are no longer needed.
     Forget(u64),
     /// Days older than retention are dropped.
     Retain,
     /// These are dropped.
     Drop(Vec<PartitionId>),
+    /// A day of which everything has expired is dropped, if its next chunk would still get this
+    /// number; tells whether it was.
+    DropExpired(Arc<Partition>, u32, SyncSender<bool>),
+    /// A rewritten day takes the place of what it was made from.
+    Switch(Switch),
 }
 
 /// What the writer does next.

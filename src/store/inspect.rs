@@ -8,9 +8,8 @@ use super::error::StoreError;
 use super::index::DayIndex;
 use super::journal::append::list_segments;
 use super::kv::Kv;
-use super::layout::{
-    LOW_WATER_KEY, Layout, META_FAMILY, PartitionId, Signal, number_of_key, prefix,
-};
+use super::layout::{LOW_WATER_KEY, Layout, META_FAMILY, Signal, number_of_key, prefix};
+use super::rewrite::generation::Families;
 use super::span::BlockMeta;
 
 /// Describes a data directory as text: format, journal, days. What a running process has only
@@ -50,13 +49,15 @@ pub fn describe(path: &Path) -> Result<String, StoreError> {
         low_water.unwrap_or(0)
     );
 
-    let mut names = Kv::families(&layout.db_dir())?;
-    names.sort();
-    for name in names {
-        let Some(id) = PartitionId::parse(&name) else {
-            let _ = writeln!(out, "{name}: not a partition");
-            continue;
-        };
+    let families = Families::of(&kv, Kv::families(&layout.db_dir())?)?;
+    for name in families.unknown {
+        let _ = writeln!(out, "{name}: not a partition");
+    }
+    for name in families.stale {
+        let _ = writeln!(out, "{name}: left by a rewriting, goes at the next start");
+    }
+    for (id, generation) in families.days {
+        let name = id.family(generation);
         let (mut count, mut items, mut raw, mut stored, mut bad) = (0u64, 0u64, 0u64, 0u64, 0u64);
         let (mut min, mut max) = (i64::MAX, i64::MIN);
         kv.scan(&name, &[prefix::META], |key, value| {
@@ -92,7 +93,7 @@ pub fn describe(path: &Path) -> Result<String, StoreError> {
             Signal::Logs => ("chunks", "lines"),
             Signal::Spans => ("blocks", "spans"),
         };
-        let index = DayIndex::new(layout.index_dir(id));
+        let index = DayIndex::new(layout.index_of(&name));
         let index = match index.view() {
             Ok(Some(view)) => format!(
                 "index: {} segments, complete below {}",

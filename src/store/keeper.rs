@@ -1,22 +1,27 @@
 //! The background thread: flush, index, low-water mark; disk and memory figures; retention.
 //!
-//! C1. A checkpoint is, in this order: note the low-water mark and what is dirty, under one
-//!     lock → sync the journal → flush the families → commit the indices → write the mark,
-//!     synced → let the writer remove old segments. A crash anywhere in between leaves a mark that is too low,
+//! C1. A checkpoint is, in this order: note the low-water mark, what is dirty and the positions
+//!     of files, under one lock → sync the journal → flush the families → commit the indices →
+//!     write mark and positions, synced → let the writer remove old segments. A crash anywhere in between leaves a mark that is too low,
 //!     never one that is too high: replay then skips what is sealed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
 
 use super::chunk::ChunkReader;
+use super::damage::Kind;
 use super::error::StoreError;
 use super::inbox::{Ack, Internal};
 use super::layout::{ARCHIVE_FAMILY, LOW_WATER_KEY, POSITION_PREFIX, Signal};
-use super::partition::Partition;
+use super::manifest::ManifestCopy;
+use super::meta_copy;
+use super::partition::{Partition, Read};
 use super::room::Room;
 use super::seal::{analyze, span_words};
 use super::span::SpanBlock;
@@ -45,6 +50,8 @@ struct Orders {
     checkpoints: Vec<Ack>,
     /// Days whose word index is thrown away and made anew.
     rebuilds: Vec<(Arc<Partition>, SyncSender<()>)>,
+    /// Who wants the files of a state linked.
+    states: Vec<oneshot::Sender<Result<PathBuf, StoreError>>>,
     stopped: bool,
 }
 
@@ -90,6 +97,14 @@ impl Keeper {
         told
     }
 
+    /// Has the files of a consistent state linked; the directory with them.
+    pub fn link_state(&self) -> oneshot::Receiver<Result<PathBuf, StoreError>> {
+        let (done, told) = oneshot::channel();
+        self.orders.lock().states.push(done);
+        self.wake.notify_one();
+        told
+    }
+
     /// Ends the thread after what it is doing.
     pub fn stop(&self) {
         self.orders.lock().stopped = true;
@@ -107,21 +122,34 @@ impl Keeper {
         let mut checkpoint_at = Instant::now();
         let mut retain_at: Option<Instant> = None;
         let mut room = Room::default();
+        let mut manifest = ManifestCopy::of(&shared.layout);
         loop {
-            let (orders, rebuilds) = {
+            let (orders, rebuilds, states) = {
                 let mut orders = self.orders.lock();
-                if orders.checkpoints.is_empty() && orders.rebuilds.is_empty() && !orders.stopped {
+                let nothing = orders.checkpoints.is_empty()
+                    && orders.rebuilds.is_empty()
+                    && orders.states.is_empty();
+                if nothing && !orders.stopped {
                     self.wake.wait_for(&mut orders, LOOK_EVERY);
                 }
                 if orders.stopped {
                     return;
                 }
                 let rebuilds = std::mem::take(&mut orders.rebuilds);
-                (std::mem::take(&mut orders.checkpoints), rebuilds)
+                let states = std::mem::take(&mut orders.states);
+                (std::mem::take(&mut orders.checkpoints), rebuilds, states)
             };
+            for done in states {
+                // Whoever asked may have gone: then nobody would release it.
+                if let Err(Ok(dir)) = done.send(super::checkpoint::make(shared))
+                    && let Err(error) = super::checkpoint::release(&dir)
+                {
+                    tracing::warn!("links of a backup are left: {error}");
+                }
+            }
             for (partition, done) in rebuilds {
                 if let Err(error) = partition.index.reset() {
-                    shared.degrade(format!("index of {}: {error}", partition.name));
+                    shared.degrade(format!("{}: {error}", index_of(&partition)));
                 }
                 let _ = done.send(());
             }
@@ -162,8 +190,14 @@ impl Keeper {
                     let _ = ack.send(result.clone());
                 }
             }
-            if recovered && let Err(error) = reindex_some(shared) {
-                shared.degrade(format!("re-indexing failed: {error}"));
+            if recovered {
+                match reindex_some(shared) {
+                    Ok(()) => shared.mend(REINDEX_FAILED),
+                    Err(error) => shared.degrade(format!("{REINDEX_FAILED}: {error}")),
+                }
+            }
+            if let Err(error) = manifest.copy() {
+                tracing::warn!("no copy of RocksDB's list of files: {error}");
             }
         }
     }
@@ -172,6 +206,9 @@ impl Keeper {
 /// Goes from what `/ready` tells when the next checkpoint succeeds: its journal is still there,
 /// so nothing is missing then.
 const CHECKPOINT_FAILED: &str = "checkpoint failed, tried again";
+
+/// The same of indexing, which is tried every second.
+const REINDEX_FAILED: &str = "re-indexing failed";
 
 /// Days of each signal whose catalog and index are always at hand: nearly all queries are over
 /// the last 24 hours, and the first one should not have to wait.
@@ -217,14 +254,29 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
         dirty.iter().for_each(|(p, _)| p.set_dirty());
         Err(StoreError::Kv("a fail point".into()))
     });
+    let index_all = || {
+        for (partition, next) in &dirty {
+            index_sealed(shared, partition, *next);
+        }
+    };
+    if !data_first()
+        && let Err(error) = sync_journal(shared)
+    {
+        dirty.iter().for_each(|(p, _)| p.set_dirty());
+        return Err(error);
+    }
+    let too_early = index_too_early();
+    if too_early {
+        index_all();
+    }
     fail::fail_point!("checkpoint-before-flush");
-    if let Err(error) = sync_journal(shared).and_then(|()| shared.kv.flush(&names)) {
+    if let Err(error) = shared.kv.flush(&names) {
         dirty.iter().for_each(|(p, _)| p.set_dirty());
         return Err(error);
     }
     fail::fail_point!("checkpoint-before-index");
-    for (partition, next) in &dirty {
-        index_sealed(shared, partition, *next);
+    if !too_early {
+        index_all();
     }
     fail::fail_point!("checkpoint-before-mark");
     let mut pairs = cursors;
@@ -233,6 +285,9 @@ pub fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
         Some(low_water.to_be_bytes().to_vec()),
     ));
     shared.kv.write_meta(&pairs)?;
+    if let Err(error) = meta_copy::write(&shared.kv, &shared.layout) {
+        tracing::warn!("no copy of positions and delete requests: {error}");
+    }
     shared.metrics.checkpoints.inc();
     fail::fail_point!("checkpoint-before-forget");
     shared.inbox.push_internal(Internal::Forget(low_water));
@@ -251,6 +306,18 @@ fn sync_journal(shared: &Shared) -> Result<(), StoreError> {
     })
 }
 
+/// A fail point for the power-cut test, which must notice it: data that is safe before its record.
+fn data_first() -> bool {
+    fail::fail_point!("data-before-journal", |_| true);
+    false
+}
+
+/// A fail point for the crash test, which must notice it: an index of chunks that are not safe.
+fn index_too_early() -> bool {
+    fail::fail_point!("index-before-flush", |_| true);
+    false
+}
+
 /// Indexes what was sealed since the last time. An index that fails is thrown away and
 /// rebuilt: it only prunes (I3).
 fn index_sealed(shared: &Shared, partition: &Partition, next: u32) {
@@ -260,11 +327,11 @@ fn index_sealed(shared: &Shared, partition: &Partition, next: u32) {
     }
     if let Err(error) = commit(shared, partition, &documents, next) {
         shared.degrade(format!(
-            "index of {} failed and is rebuilt: {error}",
-            partition.name
+            "{} failed and is rebuilt: {error}",
+            index_of(partition)
         ));
         if let Err(error) = partition.index.reset() {
-            shared.degrade(format!("index of {}: {error}", partition.name));
+            shared.degrade(format!("{}: {error}", index_of(partition)));
         }
     }
 }
@@ -282,41 +349,34 @@ fn commit(
     result
 }
 
-/// Indexes chunks that the index lacks: after a crash, or when it was thrown away.
+/// Indexes chunks that the index lacks: after a crash, or when it was thrown away. An index that
+/// can't be read is set aside first.
 fn reindex_some(shared: &Shared) -> Result<(), StoreError> {
     let partitions: Vec<_> = shared.open.lock().partitions.values().cloned().collect();
     for partition in partitions {
-        let indexed = partition.index.indexed_below();
+        let indexed = match partition.index.view() {
+            Ok(view) => view.map_or(0, |view| view.indexed_below),
+            Err(error) => {
+                shared.damage.count(Kind::Index);
+                shared.degrade(format!(
+                    "{}, it is made anew: {error}",
+                    index_of(&partition)
+                ));
+                partition.index.set_aside()?;
+                0
+            }
+        };
         let waiting = partition.first_unindexed();
         if indexed >= waiting {
+            shared.mend(&index_of(&partition));
             continue;
         }
-        let until = waiting.min(indexed + REINDEX_AT_ONCE as u32);
-        let mut documents = Vec::new();
-        for number in indexed..until {
-            if partition.is_removed(number)? {
-                continue;
-            }
-            let words = partition.data(number, |bytes| match partition.id.signal {
-                Signal::Logs => {
-                    let lines = ChunkReader::new(bytes).and_then(|chunk| chunk.lines())?;
-                    Ok(analyze(&lines).1)
-                }
-                Signal::Spans => match SpanBlock::decode(bytes) {
-                    Ok(block) => Ok(span_words(&block)),
-                    Err(error) => Err(error.to_string()),
-                },
-            });
-            match words {
-                Ok(Ok(words)) => documents.push((number, words)),
-                Ok(Err(what)) => {
-                    let what: String = what;
-                    shared.degrade(format!("{} chunk {number}: {what}", partition.name));
-                }
-                Err(StoreError::Gone(_)) => return Ok(()),
-                Err(error) => shared.degrade(error.to_string()),
-            }
-        }
+        let numbers = partition.numbers(indexed..waiting, REINDEX_AT_ONCE)?;
+        let until = match numbers.last() {
+            Some(last) if numbers.len() == REINDEX_AT_ONCE => last + 1,
+            _ => waiting,
+        };
+        let documents = words_of(&partition, &numbers)?;
         // What is indexed must be flushed (I2): these chunks came from an earlier run, or
         // from before a reset; flushing again costs nothing when they are.
         shared.kv.flush(std::slice::from_ref(&partition.name))?;
@@ -328,6 +388,37 @@ fn reindex_some(shared: &Shared) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+/// How `/ready` names the index of a day.
+fn index_of(partition: &Partition) -> String {
+    format!("index of {}", partition.name)
+}
+
+/// Documents for the index, read from chunks or blocks. Those that can't be read are in no
+/// answer, so they need none.
+pub fn words_of(partition: &Partition, numbers: &[u32]) -> Result<Vec<(u32, String)>, StoreError> {
+    let mut documents = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let words = partition.read(*number, |bytes| match partition.id.signal {
+            Signal::Logs => {
+                let lines = ChunkReader::new(bytes).and_then(|chunk| chunk.lines())?;
+                Ok(analyze(&lines).1)
+            }
+            Signal::Spans => match SpanBlock::decode(bytes) {
+                Ok(block) => Ok(span_words(&block)),
+                Err(error) => Err(error.to_string()),
+            },
+        })?;
+        if let Read::Whole(words) = words {
+            documents.push((*number, words));
+        }
+    }
+    Ok(documents)
+}
+
+/// A day's catalog is kept in memory up to this share of the budget: some 170,000 chunks of
+/// 256 MiB.
+const CATALOG_SHARE: usize = 8;
 
 struct Accounts {
     memtables: Account,
@@ -349,6 +440,9 @@ impl Accounts {
                 open.deletions.iter().count(),
             )
         };
+        // Days with very many chunks, of which a limit has room for a few.
+        let most = shared.options.budget.limit() / CATALOG_SHARE;
+        partitions.iter().for_each(|p| p.keep_at_most(most));
         self.catalogs
             .set(partitions.iter().map(|p| p.memory()).sum());
         self.streams.set(shared.streams.memory());

@@ -9,6 +9,11 @@
 //!     [`Kv::compact`] drops what was overwritten.
 //! K4. A family is dropped only by who created or opened it last: a day that was dropped while
 //!     somebody read it may have begun anew meanwhile, under the same name.
+//! K5. A block of a table that can't be read costs its own rows: scans note it and go on behind
+//!     it. A day that has one is not compacted by itself, since a compaction that met it would
+//!     end all writing.
+
+mod rewrite;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +21,15 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor, CompactOptions,
-    DBCompressionType, DBRecoveryMode, DBWithThreadMode, Direction, FlushOptions, IteratorMode,
-    MultiThreaded, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    DBCompressionType, DBRawIteratorWithThreadMode, DBRecoveryMode, DBWithThreadMode, Direction,
+    FlushOptions, IteratorMode, MultiThreaded, Options, ReadOptions, WriteBatch,
+    WriteBufferManager, WriteOptions,
 };
 
+use super::damage::{Damage, Kind};
 use super::error::StoreError;
 use super::layout::{ARCHIVE_FAMILY, META_FAMILY, PartitionId, Signal};
 
@@ -55,6 +63,8 @@ pub struct Kv {
     family_buffer: usize,
     /// How often each family was created in this process (K4).
     created: Mutex<HashMap<String, u64>>,
+    /// Where what can't be read is noted.
+    damage: Arc<Damage>,
 }
 
 /// Names one creation of a family (K4).
@@ -64,6 +74,9 @@ pub struct Creation(u64);
 /// Writes that become visible, and later safe, together. One family only.
 #[derive(Default)]
 pub struct Batch(Vec<(Box<[u8]>, Value)>);
+
+/// The least and the greatest key of a table.
+pub type TableKeys = (Vec<u8>, Vec<u8>);
 
 /// What a batch writes under a key; `None` removes it.
 type Value = Option<Box<[u8]>>;
@@ -79,44 +92,105 @@ impl Batch {
 }
 
 impl Kv {
-    /// Opens or creates the database with all families that it has.
-    pub fn open(path: &Path, options: KvOptions) -> Result<Self, StoreError> {
+    /// Opens or creates the database with all families that it has. A table that can't be opened
+    /// is noted and costs its own rows.
+    pub fn open(path: &Path, options: KvOptions, damage: Arc<Damage>) -> Result<Self, StoreError> {
         let cache = Cache::new_lru_cache(options.cache);
         let buffers = WriteBufferManager::new_write_buffer_manager(options.write_buffers, false);
         // Four memtables of a family fit the budget: a log day and a span day, each with
         // one filling and one being flushed.
         let family_buffer = (options.write_buffers / 4).clamp(1 << 20, 8 << 20);
-        let base = base_options(&buffers);
+        let mut base = base_options(&buffers);
         let mut families = if path.join("CURRENT").exists() {
             Db::list_cf(&base, path).map_err(StoreError::kv)?
         } else {
             Vec::new()
         };
         families.retain(|name| name != "default" && name != META_FAMILY);
-        let mut descriptors = vec![
-            ColumnFamilyDescriptor::new("default", meta_options()),
-            ColumnFamilyDescriptor::new(META_FAMILY, meta_options()),
-        ];
-        for name in families {
-            let options = day_options(&name, &cache, family_buffer);
-            descriptors.push(ColumnFamilyDescriptor::new(name, options));
-        }
-        let db = Db::open_cf_descriptors(&base, path, descriptors).map_err(StoreError::kv)?;
-        Ok(Self {
+        let descriptors = || {
+            let days = families.iter().map(|name| {
+                let mut options = day_options(name, &cache, family_buffer);
+                options.set_disable_auto_compactions(damage.has_table(name));
+                ColumnFamilyDescriptor::new(name, options)
+            });
+            let others = ["default", META_FAMILY];
+            let others = others.map(|name| ColumnFamilyDescriptor::new(name, meta_options()));
+            others.into_iter().chain(days).collect::<Vec<_>>()
+        };
+        let db = match Db::open_cf_descriptors(&base, path, descriptors()) {
+            Ok(db) => db,
+            Err(strict) => {
+                let strict = StoreError::kv(strict);
+                if !strict.is_damage() {
+                    return Err(strict);
+                }
+                // RocksDB opens some tables at once and would not start without them. It also
+                // goes on after a failed flush then: the journal has what was not flushed.
+                base.set_paranoid_checks(false);
+                let db = Db::open_cf_descriptors(&base, path, descriptors());
+                tracing::error!("opened in spite of a damaged table: {strict}");
+                db.map_err(StoreError::kv)?
+            }
+        };
+        let kv = Self {
             db,
             cache,
             cache_bytes: options.cache,
             buffers,
             family_buffer,
             created: Mutex::default(),
-        })
+            damage,
+        };
+        for name in &families {
+            kv.probe(name)?;
+        }
+        Ok(kv)
+    }
+
+    /// Opens every table of a family, and notes those that can't be.
+    fn probe(&self, family: &str) -> Result<(), StoreError> {
+        let handle = self.family(family)?;
+        let mut rows = self.db.raw_iterator_cf(&handle);
+        rows.seek_to_last();
+        match rows.status().map_err(StoreError::kv) {
+            Err(error) if error.is_damage() => self.note(family, &error),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes a damaged table or blob of a family, and keeps RocksDB from compacting it (K5).
+    fn note(&self, family: &str, error: &StoreError) {
+        let file = file_of(error);
+        // Of a damaged value RocksDB does not say in which file it is.
+        if file.ends_with(".blob") || error.to_string().contains("Blob") {
+            // The chunk in it is noted by who asked for it.
+            return;
+        }
+        if self
+            .damage
+            .note(Kind::Table, family, &file, &error.to_string())
+            && let Ok(handle) = self.family(family)
+            && let Err(error) = self
+                .db
+                .set_options_cf(&handle, &[("disable_auto_compactions", "true")])
+        {
+            tracing::error!(family, "compactions can't be switched off: {error}");
+        }
+    }
+
+    /// Where what can't be read is noted.
+    pub fn damage(&self) -> &Arc<Damage> {
+        &self.damage
     }
 
     /// Opens the database for looking only; a running process may hold it.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         let cache = Cache::new_lru_cache(8 << 20);
         let buffers = WriteBufferManager::new_write_buffer_manager(1 << 20, false);
-        let base = base_options(&buffers);
+        let mut base = base_options(&buffers);
+        // Whoever looks finds what is damaged.
+        base.set_paranoid_checks(false);
         let families = Db::list_cf(&base, path).map_err(StoreError::kv)?;
         let descriptors = families.into_iter().map(|name| {
             let options = if name == META_FAMILY {
@@ -135,6 +209,7 @@ impl Kv {
             buffers,
             family_buffer: 1 << 20,
             created: Mutex::default(),
+            damage: Damage::in_memory(),
         })
     }
 
@@ -154,9 +229,13 @@ impl Kv {
     pub fn create_family(&self, name: &str) -> Result<Creation, StoreError> {
         let mut created = self.created.lock();
         if self.db.cf_handle(name).is_none() {
-            self.db
-                .create_cf(name, &day_options(name, &self.cache, self.family_buffer))
-                .map_err(StoreError::kv)?;
+            fail::fail_point!("family-create");
+            let options = match name {
+                META_FAMILY => meta_options(),
+                name => day_options(name, &self.cache, self.family_buffer),
+            };
+            self.db.create_cf(name, &options).map_err(StoreError::kv)?;
+            fail::fail_point!("family-created");
         }
         let times = created.entry_ref(name).or_insert(0);
         *times += 1;
@@ -176,7 +255,9 @@ impl Kv {
             return Ok(false);
         }
         if self.db.cf_handle(name).is_some() {
+            fail::fail_point!("family-drop");
             self.db.drop_cf(name).map_err(StoreError::kv)?;
+            fail::fail_point!("family-dropped");
         }
         Ok(true)
     }
@@ -196,12 +277,18 @@ impl Kv {
 
     /// Writes a batch with RocksDB's log, which is not synced (K2).
     pub fn write_logged(&self, family: &str, batch: Batch) -> Result<(), StoreError> {
-        self.write_with(family, batch, &WriteOptions::default())
+        fail::fail_point!("log-write");
+        self.write_with(family, batch, &WriteOptions::default())?;
+        fail::fail_point!("log-written");
+        Ok(())
     }
 
     /// Makes all that was written with the log safe.
     pub fn sync_log(&self) -> Result<(), StoreError> {
-        self.db.flush_wal(true).map_err(StoreError::kv)
+        fail::fail_point!("log-sync");
+        self.db.flush_wal(true).map_err(StoreError::kv)?;
+        fail::fail_point!("log-synced");
+        Ok(())
     }
 
     fn write_with(
@@ -218,7 +305,35 @@ impl Kv {
                 None => writes.delete_cf(&handle, key),
             }
         }
-        self.db.write_opt(writes, options).map_err(StoreError::kv)
+        self.db.write_opt(writes, options).map_err(|error| {
+            // What a compaction met: the next start does not compact that day.
+            let error = StoreError::kv(error);
+            if error.is_damage() {
+                self.note(&self.owner(&file_of(&error)), &error);
+            }
+            StoreError::Kv(error.to_string())
+        })
+    }
+
+    /// The family that a table belongs to; empty when none does.
+    fn owner(&self, file: &str) -> String {
+        let files = self.db.live_files().unwrap_or_default();
+        let owner = files.into_iter().find(|f| f.name.ends_with(file));
+        owner.map_or_else(String::new, |f| f.column_family_name)
+    }
+
+    /// The least and the greatest key of each table of a family, known without reading them.
+    pub fn table_keys(&self, family: &str) -> Result<Vec<TableKeys>, StoreError> {
+        let files = self.db.live_files().map_err(StoreError::kv)?;
+        let ours = files.into_iter().filter(|f| f.column_family_name == family);
+        Ok(ours
+            .map(|f| {
+                (
+                    f.start_key.unwrap_or_default(),
+                    f.end_key.unwrap_or_default(),
+                )
+            })
+            .collect())
     }
 
     /// Writes to `meta`; safe on return (K2). A `None` value deletes.
@@ -233,7 +348,12 @@ impl Kv {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(writes, &options).map_err(StoreError::kv)
+        fail::fail_point!("meta-write");
+        self.db
+            .write_opt(writes, &options)
+            .map_err(StoreError::kv)?;
+        fail::fail_point!("meta-written");
+        Ok(())
     }
 
     /// Hands the value to `read` without copying it.
@@ -244,15 +364,18 @@ impl Kv {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
         let handle = self.family(family)?;
-        let value = self
-            .db
-            .get_pinned_cf(&handle, key)
-            .map_err(StoreError::kv)?;
+        let value = self.db.get_pinned_cf(&handle, key).map_err(|error| {
+            let error = StoreError::kv(error);
+            if error.is_damage() {
+                self.note(family, &error);
+            }
+            error
+        })?;
         Ok(value.map(|value| read(&value)))
     }
 
     /// Calls `visit` with every pair whose key begins with `prefix`, in order of keys,
-    /// until it returns false.
+    /// until it returns false. Rows that can't be read are left out and noted (K5).
     pub fn scan(
         &self,
         family: &str,
@@ -276,17 +399,48 @@ impl Kv {
         options.fill_cache(keep == Keep::Yes);
         let mut rows = self.db.raw_iterator_cf_opt(&handle, options);
         rows.seek(from);
-        while let Some((key, value)) = rows.item() {
-            if !key.starts_with(prefix) || !visit(key, value) {
+        let mut reached = from.to_vec();
+        loop {
+            while let Some((key, value)) = rows.item() {
+                if !key.starts_with(prefix) || !visit(key, value) {
+                    return Ok(());
+                }
+                reached.clear();
+                reached.extend_from_slice(key);
+                rows.next();
+            }
+            let Err(error) = rows.status() else {
+                return Ok(());
+            };
+            let error = StoreError::kv(error);
+            if !error.is_damage() {
+                return Err(error);
+            }
+            self.note(family, &error);
+            if !seek_behind(&mut rows, &reached) {
                 return Ok(());
             }
-            rows.next();
         }
-        rows.status().map_err(StoreError::kv)
     }
 
-    /// The greatest key that begins with `prefix`.
+    /// The greatest key that begins with `prefix`. Where that can't be read, the greatest that
+    /// can.
     pub fn last_key(&self, family: &str, prefix: u8) -> Result<Option<Box<[u8]>>, StoreError> {
+        match self.find_last_key(family, prefix) {
+            Err(error) if error.is_damage() => {
+                self.note(family, &error);
+                let mut last = None;
+                self.scan(family, &[prefix], |key, _| {
+                    last = Some(key.into());
+                    true
+                })?;
+                Ok(last)
+            }
+            found => found,
+        }
+    }
+
+    fn find_last_key(&self, family: &str, prefix: u8) -> Result<Option<Box<[u8]>>, StoreError> {
         let handle = self.family(family)?;
         let after = [prefix + 1];
         let mode = IteratorMode::From(&after, Direction::Reverse);
@@ -309,9 +463,11 @@ impl Kv {
         for name in families {
             // A family dropped meanwhile has nothing left to lose.
             if let Some(handle) = self.db.cf_handle(name) {
+                fail::fail_point!("family-flush");
                 self.db
                     .flush_cf_opt(&handle, &options)
                     .map_err(StoreError::kv)?;
+                fail::fail_point!("family-flushed");
             }
         }
         Ok(())
@@ -350,6 +506,12 @@ impl Kv {
         }
     }
 
+    /// Links or copies the files of this instant to a new directory. Flushes everything first.
+    pub fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        let checkpoint = Checkpoint::new(&self.db).map_err(StoreError::kv)?;
+        checkpoint.create_checkpoint(dir).map_err(StoreError::kv)
+    }
+
     /// Bytes that the cache holds at most.
     pub fn cache_bytes(&self) -> usize {
         self.cache_bytes
@@ -380,6 +542,59 @@ impl Kv {
     pub fn stop(&self) {
         self.db.cancel_all_background_work(true);
     }
+}
+
+/// Name of the file that an error of RocksDB is about, without its directory.
+fn file_of(error: &StoreError) -> String {
+    let text = error.to_string();
+    let is_file = |word: &&str| word.ends_with(".sst") || word.ends_with(".blob");
+    let word = text
+        .split([' ', ':', ',', ';', '"', '\'', '(', ')'])
+        .find(is_file);
+    let name = word.and_then(|word| word.rsplit('/').next());
+    name.unwrap_or("a table").to_owned()
+}
+
+/// Goes to the first row behind `reached` that can be read again: keys are taken for numbers, and
+/// steps towards it double, then halve. False: none can.
+fn seek_behind(rows: &mut DBRawIteratorWithThreadMode<'_, Db>, reached: &[u8]) -> bool {
+    const WIDTH: usize = 16;
+    let len = reached.len().clamp(1, WIDTH);
+    let mut first = [0; WIDTH];
+    for (to, from) in first.iter_mut().zip(reached) {
+        *to = *from;
+    }
+    let bad = u128::from_be_bytes(first);
+    // The least distance of two keys as long as this one.
+    let unit = 1u128 << (8 * (WIDTH - len));
+    let mut try_at = |number: u128| {
+        rows.seek(&number.to_be_bytes()[..len]);
+        rows.status().is_ok()
+    };
+    let mut step = unit;
+    let (mut low, mut high) = loop {
+        let Some(next) = bad.checked_add(step) else {
+            return false;
+        };
+        if try_at(next) {
+            break (next - step / 2, next);
+        }
+        let Some(twice) = step.checked_mul(2) else {
+            return false;
+        };
+        step = twice;
+    };
+    while high - low > unit {
+        let middle = low + (high - low) / 2 / unit * unit;
+        if middle == low {
+            break;
+        }
+        match try_at(middle) {
+            true => high = middle,
+            false => low = middle,
+        }
+    }
+    try_at(high)
 }
 
 fn base_options(buffers: &WriteBufferManager) -> Options {
@@ -431,7 +646,7 @@ fn day_options(name: &str, cache: &Cache, buffer: usize) -> Options {
     o.set_blob_file_size(128 << 20);
     o.set_blob_compression_type(DBCompressionType::None);
     o.set_enable_blob_gc(false);
-    if matches!(PartitionId::parse(name), Some(id) if id.signal == Signal::Spans) {
+    if matches!(PartitionId::parse_family(name), Some((id, _)) if id.signal == Signal::Spans) {
         o.set_level_zero_file_num_compaction_trigger(SPAN_FILES);
     }
     o

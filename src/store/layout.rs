@@ -4,11 +4,20 @@
 //! <storage.path>/
 //!   FORMAT                 format version of the directory, decimal
 //!   LOCK                   held while a process has it open
+//!   DAMAGED                what can't be read (damage.rs); there only when something can't
+//!   backup.tmp/            hard links that a backup copies (checkpoint.rs)
+//!   repair.tmp/            a day while `repair` rewrites it
+//!   salvaged/              lines that `repair` saved without their labels
+//!   META.copy              copy of the family `meta` (meta_copy.rs)
+//!   MANIFEST.copy          copy of RocksDB's list of files (manifest.rs)
 //!   journal/<first seq>.wpj
 //!   db/                    RocksDB: families `meta`, `archive`, `log-YYYYMMDD`, `span-YYYYMMDD`
 //!   index/log-YYYYMMDD/    tantivy
 //!   index/span-YYYYMMDD/   tantivy
 //! ```
+//!
+//! A log day that was rewritten lies in a family, and an index, of its own whose name ends with its
+//! generation, `log-YYYYMMDD.1`; which one counts says `generation/` in `meta` (rewrite/mod.rs).
 //!
 //! A log day's family (numbers big-endian; a chunk's number is its order of sealing):
 //!
@@ -30,6 +39,7 @@
 //! low-water           -> journal record below which nothing is needed, u64
 //! position/<file>     -> position of a followed file
 //! delete/<id>         -> delete request (deletion/request.rs)
+//! generation/<day>    -> generation of the family that holds the day, u32; 0 when there is none
 //! erasing/<family>    -> nothing; the day holds bytes of deleted lines until it is compacted
 //! kept/<name>         -> what a part of the process wants back after a restart, in its own form:
 //!                        `sampling`, JSON [[service, [[operation, probability], …]], …]
@@ -65,7 +75,12 @@ use crate::model::trace::TraceId;
 use crate::model::{Day, StreamId};
 
 /// Version of everything below a data directory. Raised with every incompatible change.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest that can be opened. 1 knew no days with a generation.
+pub const OLDEST_FORMAT: u32 = 1;
+
+/// Directory of what a backup copies.
+pub const BACKUP_DIR: &str = "backup.tmp";
 
 /// Family of what belongs to no day.
 pub const META_FAMILY: &str = "meta";
@@ -82,6 +97,9 @@ pub const POSITION_PREFIX: &[u8] = b"position/";
 pub const DELETE_PREFIX: &[u8] = b"delete/";
 /// Prefix in `meta` of days that delete requests have been rewriting.
 pub const ERASING_PREFIX: &[u8] = b"erasing/";
+
+/// Prefix in `meta` of the generations of days, by [`PartitionId::name`].
+pub const GENERATION_PREFIX: &[u8] = b"generation/";
 
 /// Prefix in `meta` of what other parts keep.
 pub const KEPT_PREFIX: &[u8] = b"kept/";
@@ -101,13 +119,30 @@ pub struct PartitionId {
 }
 
 impl PartitionId {
-    /// Name of its family and of its index directory.
+    /// Its name, which is that of the family and index directory of its first generation.
     pub fn name(self) -> String {
         let signal = match self.signal {
             Signal::Logs => "log",
             Signal::Spans => "span",
         };
         format!("{signal}-{}", self.day.compact())
+    }
+
+    /// Name of its family and of its index directory.
+    pub fn family(self, generation: u32) -> String {
+        match generation {
+            0 => self.name(),
+            n => format!("{}.{n}", self.name()),
+        }
+    }
+
+    /// The reverse of [`PartitionId::family`].
+    pub fn parse_family(name: &str) -> Option<(Self, u32)> {
+        let (name, generation) = match name.split_once('.') {
+            None => (name, 0),
+            Some((name, digits)) => (name, digits.parse().ok().filter(|n| *n > 0)?),
+        };
+        Some((Self::parse(name)?, generation))
     }
 
     /// The reverse of [`PartitionId::name`].
@@ -154,6 +189,24 @@ impl Layout {
         self.root.join("LOCK")
     }
 
+    /// Where the files of a state are linked while a backup copies them.
+    pub fn backup_root(&self) -> PathBuf {
+        self.root.join(BACKUP_DIR)
+    }
+
+    /// Where a day is while `repair` rewrites it.
+    pub fn rewrite_dir(&self) -> PathBuf {
+        self.root.join("repair.tmp")
+    }
+
+    pub fn meta_copy(&self) -> PathBuf {
+        self.root.join("META.copy")
+    }
+
+    pub fn manifest_copy(&self) -> PathBuf {
+        self.root.join("MANIFEST.copy")
+    }
+
     pub fn journal_dir(&self) -> PathBuf {
         self.root.join("journal")
     }
@@ -166,8 +219,14 @@ impl Layout {
         self.root.join("index")
     }
 
+    /// Of a day's first generation.
     pub fn index_dir(&self, partition: PartitionId) -> PathBuf {
-        self.index_root().join(partition.name())
+        self.index_of(&partition.name())
+    }
+
+    /// The index beside a family.
+    pub fn index_of(&self, family: &str) -> PathBuf {
+        self.index_root().join(family)
     }
 }
 
@@ -211,6 +270,11 @@ pub fn first_of_run_key(key: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(2..6)?.try_into().ok()?))
 }
 
+/// Key in `meta` of a day's generation.
+pub fn generation_key(id: PartitionId) -> Vec<u8> {
+    [GENERATION_PREFIX, id.name().as_bytes()].concat()
+}
+
 /// Key of something a stream has.
 pub fn stream_key(prefix: u8, stream: StreamId) -> [u8; 17] {
     let mut key = [prefix; 17];
@@ -250,8 +314,20 @@ mod tests {
                 day: Day(20_779),
             };
             assert_eq!(PartitionId::parse(&id.name()), Some(id));
+            for generation in [0, 1, 12] {
+                let name = id.family(generation);
+                assert_eq!(PartitionId::parse_family(&name), Some((id, generation)));
+            }
         }
         assert_eq!(PartitionId::parse("log-2026"), None);
         assert_eq!(PartitionId::parse("meta"), None);
+        for name in [
+            "log-20260101.",
+            "log-20260101.0",
+            "log-20260101.x",
+            "meta.1",
+        ] {
+            assert_eq!(PartitionId::parse_family(name), None, "{name}");
+        }
     }
 }

@@ -37,6 +37,12 @@ pub struct StoreMetrics {
     pub delete_requests: Counter,
     pub delete_requests_waiting: Gauge,
     pub lines_erased: Counter,
+    pub days_rewritten: Counter,
+    pub rewrite_before_bytes: Counter,
+    pub rewrite_after_bytes: Counter,
+    pub rewrite_before_chunks: Counter,
+    pub rewrite_after_chunks: Counter,
+    pub expired_lines: Counter,
     pub archived_traces: Counter,
     pub archived_spans: Counter,
     pub archive_bytes: Gauge,
@@ -119,6 +125,27 @@ impl StoreMetrics {
             lines_erased: m.counter(
                 "lines_erased",
                 "Lines that delete requests took off the disk",
+            ),
+            days_rewritten: m.counter(
+                "days_rewritten",
+                "Days rewritten, to merge small chunks or without what has expired",
+            ),
+            rewrite_before_bytes: m.counter(
+                "rewrite_before_bytes",
+                "Bytes on disk of days before they were rewritten, index included",
+            ),
+            rewrite_after_bytes: m.counter(
+                "rewrite_after_bytes",
+                "Bytes on disk of rewritten days, index included: what rewriting wrote",
+            ),
+            rewrite_before_chunks: m.counter(
+                "rewrite_before_chunks",
+                "Chunks of days before they were rewritten",
+            ),
+            rewrite_after_chunks: m.counter("rewrite_after_chunks", "Chunks of rewritten days"),
+            expired_lines: m.counter(
+                "expired_lines",
+                "Lines taken off the disk under a rule of retention, days that went whole left out",
             ),
             archived_traces: m.counter("archived_traces", "Requests to archive a trace, done"),
             archived_spans: m.counter("archived_spans", "Spans that entered the archive"),

@@ -5,18 +5,22 @@
 //!                    └→ heads → pool: seal → writer → partition (RocksDB)
 //!                                              keeper: flush → index → low-water mark
 //! delete requests → snapshots leave lines out → eraser: chunks rewritten → compacted
+//! cold or expired days → eraser: copied, chunks merged → switched to
 //! readers ← snapshot (heads and catalogs under one lock)
 //! ```
 //!
 //! The numbered invariants stand where they are kept: J in `journal`, K in `kv`, H in `head`,
 //! L in `chunk/lines`, M in `patterns`, D in `partition`, R in `room` and in `archive`, I in `index`,
-//! E in `deletion`, G in `links`, W in `writer`, C in `keeper`.
+//! E in `deletion`, G in `links`, N in `rewrite`, W in `writer`, C in `keeper`.
 
 pub mod archive;
+mod checkpoint;
 pub mod chunk;
 pub mod codec;
+pub mod damage;
 pub mod deletion;
 pub mod error;
+mod files;
 pub mod head;
 mod inbox;
 pub mod index;
@@ -26,12 +30,16 @@ mod keeper;
 pub mod kv;
 pub mod layout;
 pub mod links;
+mod manifest;
+mod meta_copy;
 mod metrics;
 pub mod options;
 pub mod partition;
 pub mod patterns;
 pub mod recovery;
+pub mod repair;
 pub mod retention;
+mod rewrite;
 mod room;
 pub mod seal;
 pub mod snapshot;
@@ -39,9 +47,12 @@ pub mod span;
 pub mod streams;
 mod sync;
 pub mod tail;
+pub mod verify;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -59,7 +70,7 @@ pub use snapshot::{LogSnapshot, SpanSnapshot};
 pub use streams::Stream;
 
 use crate::model::service_metrics::DependencyLink;
-use crate::model::{Matcher, StreamId, TimeRange, Timestamp};
+use crate::model::{Day, Matcher, StreamId, TimeRange, Timestamp};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::Pool;
 use deletion::eraser::Eraser;
@@ -143,6 +154,21 @@ impl Store {
         Pending(pending).wait().await
     }
 
+    /// Links the files of a consistent state, with everything that was acknowledged before, into
+    /// a directory below `storage.path`, for a backup. To be released.
+    pub async fn link_state(&self) -> Result<PathBuf, StoreError> {
+        let linked = self.0.keeper.link_state().await;
+        linked.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Removes the links of one [`Store::link_state`], by the directory's name.
+    pub fn release_state(&self, name: &str) -> Result<(), StoreError> {
+        if name.is_empty() || name.contains(['/', '.']) {
+            return Err(StoreError::Gone(name.to_owned()));
+        }
+        checkpoint::release(&self.0.shared.layout.backup_root().join(name))
+    }
+
     /// Whether the journal has been replayed: until then queries may miss lines.
     pub fn is_recovered(&self) -> bool {
         self.0.shared.recovered.load(Ordering::Acquire)
@@ -160,7 +186,9 @@ impl Store {
 
     /// What is wrong and goes on.
     pub fn degraded(&self) -> Vec<String> {
-        self.0.shared.degraded.lock().clone()
+        let mut all = self.0.shared.degraded.lock().clone();
+        all.extend(self.0.shared.damage.lines());
+        all
     }
 
     /// Positions of followed files. Complete only after recovery.
@@ -193,6 +221,24 @@ impl Store {
         wanted: Option<&HashSet<StreamId>>,
     ) -> Result<LogSnapshot, StoreError> {
         snapshot::logs(&self.0.shared, range, wanted)
+    }
+
+    /// Whether a stream has lines, sealed or not, in the days that a range touches.
+    pub fn streams_of_days(&self, range: TimeRange) -> impl Fn(StreamId) -> bool + use<> {
+        let days = range.days();
+        let open = self.0.shared.open.lock();
+        let partitions = open.partitions.values();
+        let partitions = partitions
+            .filter(|p| p.id.signal == Signal::Logs && days.contains(&p.id.day.0))
+            .cloned()
+            .collect::<Vec<_>>();
+        let heads = open.heads.keys();
+        let heads = heads.chain(open.frozen.iter().map(|f| &f.key));
+        let heads: HashSet<StreamId> = heads
+            .filter(|key| days.contains(&key.day.0))
+            .map(|key| key.stream)
+            .collect();
+        move |id| heads.contains(&id) || partitions.iter().any(|p| p.lists_stream(id))
     }
 
     /// Number of the next record with lines to enter the heads: while it stays the same,
@@ -266,6 +312,21 @@ impl Store {
         self.0.linker.dependencies(&self.0.shared, range)
     }
 
+    /// Days that there is something of, oldest first.
+    pub fn days(&self, signal: Signal) -> BTreeSet<Day> {
+        let open = self.0.shared.open.lock();
+        let ours = open.partitions.keys().filter(|id| id.signal == signal);
+        let sealed = ours.map(|id| id.day);
+        match signal {
+            Signal::Logs => {
+                let heads = open.heads.keys().map(|key| key.day);
+                let frozen = open.frozen.iter().map(|head| head.key.day);
+                sealed.chain(heads).chain(frozen).collect()
+            }
+            Signal::Spans => sealed.chain(open.spans.keys().copied()).collect(),
+        }
+    }
+
     /// Names of the days kept, for `/ready` and the log.
     pub fn partitions(&self, signal: Signal) -> Vec<String> {
         let open = self.0.shared.open.lock();
@@ -305,6 +366,10 @@ impl Store {
         let eraser = self.0.eraser_thread.lock().take();
         if eraser.is_some_and(|thread| thread.join().is_err()) {
             return Err(StoreError::Failed("the eraser panicked".into()));
+        }
+        // What the last checkpoint added to it.
+        if let Err(error) = manifest::ManifestCopy::of(&shared.layout).copy() {
+            tracing::warn!("no copy of RocksDB's list of files: {error}");
         }
         result
     }

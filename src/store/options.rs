@@ -8,6 +8,7 @@ use super::deletion::DeletionOptions;
 use super::error::StoreError;
 use super::journal::Record;
 use super::journal::record::Cursor;
+use super::retention::Rules;
 use crate::model::log::LogBatch;
 use crate::model::trace::SpanBatch;
 use crate::runtime::clock::Clock;
@@ -45,6 +46,8 @@ pub struct Options {
     pub durability: Durability,
     /// Days wholly older than this are dropped.
     pub retention: Option<Duration>,
+    /// What is kept for longer, or less long.
+    pub retention_rules: Rules,
     /// Bytes that the data directory may have: above, the oldest days go.
     pub max_bytes: Option<u64>,
     /// Free bytes on the disk below which the oldest days go, and nothing is accepted.

@@ -1,4 +1,7 @@
 //! One day of one signal: its chunks or blocks, its index, its end.
+//!
+//! What of it can't be read is noted (`damage.rs`) and left out; the rest of the day serves, and
+//! takes what is new.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,6 +13,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunk::{ChunkMeta, StreamSum};
+use super::damage::{Damage, Kind};
 use super::error::StoreError;
 use super::head::Through;
 use super::index::DayIndex;
@@ -22,13 +26,18 @@ use super::seal::{SealedBlock, SealedChunk};
 use super::span::BlockMeta;
 use super::span::links::Links;
 use super::span::run::{TagHash, TagRun, look_up};
-use super::streams::encode_stream;
+use super::streams::{Stream, encode_stream};
 use crate::model::StreamId;
+use crate::runtime::permits::{Account, Permit};
 
 /// Of a gram filter in the cache, as a rule: 24.4 MB of 3,800 chunks (docs/benchmarks.md).
 const FILTER_BYTES: usize = 6500;
 /// Metas are kept in runs of this many, so that a snapshot copies a few pointers.
 const RUN: usize = 1024;
+
+/// Numbers left out behind a damaged table: what it held of the day is not known, and a number
+/// must never be used twice.
+const GAP: u32 = 1 << 16;
 
 /// Blocks whose links are kept until the linker asks for them; 5 MiB or so.
 const MAX_UNLINKED: usize = 256;
@@ -123,6 +132,17 @@ impl<M> Catalog<M> {
     }
 }
 
+impl<M> FromIterator<M> for Catalog<M> {
+    /// In order of number.
+    fn from_iter<I: IntoIterator<Item = M>>(metas: I) -> Self {
+        let mut catalog = Self::default();
+        metas
+            .into_iter()
+            .for_each(|meta| catalog.push(Arc::new(meta)));
+        catalog
+    }
+}
+
 impl Catalog<ChunkMeta> {
     /// Puts another meta, or none, in the place of the one with this number.
     fn replace(&mut self, number: u32, meta: Option<Arc<ChunkMeta>>) {
@@ -147,6 +167,36 @@ impl Catalog<ChunkMeta> {
     }
 }
 
+/// Bytes of metas that a reader of a large catalog books at a time.
+const BOOKED_AT_ONCE: usize = 256 << 10;
+
+/// What a reader wants of a day's chunks.
+pub struct Wanted {
+    pub catalog: Catalog<ChunkMeta>,
+    /// Number of the first chunk that was not looked at.
+    below: u32,
+    /// What it holds of a large catalog; `None`: the catalog is the day's own.
+    pub permit: Option<Permit>,
+}
+
+impl Wanted {
+    fn grow(&mut self, bytes: usize) -> Result<(), StoreError> {
+        let grown = self.permit.as_mut().map(|permit| permit.try_grow(bytes));
+        grown.unwrap_or(Ok(())).map_err(StoreError::memory)
+    }
+}
+
+/// A chunk with all that is kept of it.
+pub struct StoredChunk {
+    /// Its number is given by the partition.
+    pub meta: ChunkMeta,
+    pub data: Box<[u8]>,
+    pub filter: Box<[u8]>,
+    pub patterns: Option<Box<[u8]>>,
+    /// Distinct words with a blank between them, for the index.
+    pub words: String,
+}
+
 /// A day of one signal.
 ///
 /// D1. A chunk is in the family before it is in the catalog.
@@ -154,6 +204,8 @@ impl Catalog<ChunkMeta> {
 ///     the last snapshot that holds it lets go.
 pub struct Partition {
     pub id: PartitionId,
+    /// How often the day was rewritten into a family of its own (rewrite/mod.rs).
+    pub generation: u32,
     /// Family and index directory.
     pub name: String,
     kv: Arc<Kv>,
@@ -183,6 +235,10 @@ struct State {
     run: Option<TagRun>,
     /// Links of the newest blocks that the linker has not asked for.
     unlinked: VecDeque<(u32, Arc<Links>)>,
+    /// Something of the day can't be listed: what is listed stays in memory.
+    pinned: bool,
+    /// Its catalog would take too much memory to be kept.
+    is_large: bool,
     /// Written to since the last flush.
     dirty: bool,
     memory: usize,
@@ -190,8 +246,13 @@ struct State {
 
 impl Partition {
     /// Opens a day that exists.
-    pub fn open(id: PartitionId, kv: Arc<Kv>, layout: &Layout) -> Result<Self, StoreError> {
-        let name = id.name();
+    pub fn open(
+        id: PartitionId,
+        generation: u32,
+        kv: Arc<Kv>,
+        layout: &Layout,
+    ) -> Result<Self, StoreError> {
+        let name = id.family(generation);
         let mut state = State::default();
         if let Some(last) = kv.last_key(&name, prefix::META)? {
             state.next_number = number_of_key(&last).map_or(0, |n| n + 1);
@@ -204,10 +265,23 @@ impl Partition {
                 true
             })?;
         }
+        if kv.damage().has_table(&name) {
+            state.pinned = true;
+            let keys = kv.table_keys(&name)?.into_iter();
+            let signal = id.signal;
+            let numbers = keys
+                .flat_map(|(first, last)| [number_in(signal, &first), number_in(signal, &last)]);
+            let last = numbers.flatten().max().unwrap_or(0);
+            state.next_number = state
+                .next_number
+                .max(last.saturating_add(1))
+                .saturating_add(GAP);
+        }
         Ok(Self {
             id,
+            generation,
             creation: kv.creation(&name),
-            index: DayIndex::new(layout.index_dir(id)),
+            index: DayIndex::new(layout.index_of(&name)),
             layout: layout.clone(),
             name,
             kv,
@@ -218,9 +292,14 @@ impl Partition {
     }
 
     /// Creates the day, or opens it when it exists.
-    pub fn create(id: PartitionId, kv: Arc<Kv>, layout: &Layout) -> Result<Self, StoreError> {
-        kv.create_family(&id.name())?;
-        let partition = Self::open(id, kv, layout)?;
+    pub fn create(
+        id: PartitionId,
+        generation: u32,
+        kv: Arc<Kv>,
+        layout: &Layout,
+    ) -> Result<Self, StoreError> {
+        kv.create_family(&id.family(generation))?;
+        let partition = Self::open(id, generation, kv, layout)?;
         {
             // A new day's catalog grows with it: nothing has to be loaded for the first query.
             let mut state = partition.state.lock();
@@ -248,55 +327,94 @@ impl Partition {
         self.state.lock().streams.contains(&stream)
     }
 
-    /// Journal position up to which the stream's lines are sealed in this day.
+    /// Journal position up to which the stream's lines are sealed in this day. Where that can't
+    /// be read, the last record that a chunk of the stream has lines of: heads are frozen
+    /// between records.
     pub fn sealed_through(&self, stream: StreamId) -> Result<Option<Through>, StoreError> {
         let key = stream_key(prefix::SEALED_THROUGH, stream);
-        Ok(self.kv.get(&self.name, &key, Through::decode)?.flatten())
+        match self.kv.get(&self.name, &key, Through::decode) {
+            Ok(through) => Ok(through.flatten()),
+            Err(error) if error.is_damage() => {
+                let chunks = self.chunks(self.used_at.load(Ordering::Relaxed))?;
+                let seqs = chunks.iter().filter(|m| m.stream == stream).map(|m| m.seq);
+                let entry = u32::MAX;
+                Ok(seqs.max().map(|seq| Through { seq, entry }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Journal position up to which spans are sealed in this day.
+    /// Journal position up to which spans are sealed in this day. Where that can't be read,
+    /// none: spans of the journal are there twice then, rather than not at all.
     pub fn spans_sealed_through(&self) -> Result<Option<Through>, StoreError> {
-        Ok(self
-            .kv
-            .get(&self.name, &[prefix::SEALED_THROUGH], Through::decode)?
-            .flatten())
+        let key = [prefix::SEALED_THROUGH];
+        match self.kv.get(&self.name, &key, Through::decode) {
+            Ok(through) => Ok(through.flatten()),
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes a sealed chunk: everything of it in one batch.
     pub fn add_chunk(&self, sealed: SealedChunk) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.put(
+            stream_key(prefix::SEALED_THROUGH, sealed.meta.stream),
+            sealed.through.encode(),
+        );
+        let chunk = StoredChunk {
+            meta: ChunkMeta {
+                seq: sealed.through.seq,
+                ..sealed.meta
+            },
+            data: sealed.chunk.into(),
+            filter: sealed.filter.into(),
+            patterns: sealed.patterns.map(Into::into),
+            words: sealed.words,
+        };
+        fail::fail_point!("seal-write");
+        self.put_chunk(chunk, &sealed.stream, batch)
+    }
+
+    /// Takes a chunk of the day's generation before this one.
+    pub fn add_rewritten(&self, chunk: StoredChunk, stream: &Stream) -> Result<(), StoreError> {
+        self.put_chunk(chunk, stream, Batch::default())
+    }
+
+    /// Gives a chunk its number and writes it, with what the batch has already.
+    fn put_chunk(
+        &self,
+        chunk: StoredChunk,
+        stream: &Stream,
+        mut batch: Batch,
+    ) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let number = state.next_number;
         let meta = ChunkMeta {
             number,
-            seq: sealed.through.seq,
-            ..sealed.meta
+            ..chunk.meta
         };
-        let mut batch = Batch::default();
         let seq = meta.seq.to_be_bytes();
         batch.put(number_key(prefix::SEQ, number), seq);
-        batch.put(number_key(prefix::DATA, number), sealed.chunk);
+        batch.put(number_key(prefix::DATA, number), chunk.data);
         batch.put(number_key(prefix::META, number), meta.encode());
-        batch.put(number_key(prefix::FILTER, number), sealed.filter);
-        if let Some(patterns) = sealed.patterns {
+        batch.put(number_key(prefix::FILTER, number), chunk.filter);
+        if let Some(patterns) = chunk.patterns {
             batch.put(number_key(prefix::PATTERNS, number), patterns);
         }
-        batch.put(
-            stream_key(prefix::SEALED_THROUGH, meta.stream),
-            sealed.through.encode(),
-        );
         let new_stream = !state.streams.contains(&meta.stream);
         if new_stream {
-            let stream = encode_stream(&sealed.stream.tenant, &sealed.stream.labels);
+            let stream = encode_stream(&stream.tenant, &stream.labels);
             batch.put(stream_key(prefix::STREAM, meta.stream), stream);
         }
-        fail::fail_point!("seal-write");
         self.kv.write(&self.name, batch)?;
+        fail::fail_point!("seal-written");
         if new_stream {
             state.streams.insert(meta.stream);
         }
         state.next_number += 1;
         state.dirty = true;
-        state.unindexed.push((number, sealed.words));
+        state.unindexed.push((number, chunk.words));
         state.memory += meta.memory();
         if let Some(catalog) = &mut state.chunks {
             catalog.push(Arc::new(meta));
@@ -359,12 +477,14 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether a delete request removed the chunk.
+    /// Whether a delete request or a repair removed the chunk or block.
     pub fn is_removed(&self, number: u32) -> Result<bool, StoreError> {
-        let read = |bytes: &[u8]| ChunkMeta::decode(number, bytes).is_ok_and(|m| m.is_emptied());
+        let read = |bytes: &[u8]| match self.id.signal {
+            Signal::Logs => ChunkMeta::decode(number, bytes).is_ok_and(|m| m.is_emptied()),
+            Signal::Spans => BlockMeta::decode(number, bytes).is_ok_and(|m| m.is_removed()),
+        };
         let key = number_key(prefix::META, number);
-        let removed = self.kv.get(&self.name, &key, read)?;
-        Ok(self.id.signal == Signal::Logs && removed == Some(true))
+        Ok(self.kv.get(&self.name, &key, read)? == Some(true))
     }
 
     /// Makes everything written so far safe.
@@ -419,6 +539,7 @@ impl Partition {
             state.run = None;
             return Err(error);
         }
+        fail::fail_point!("seal-written");
         if state.operations.len() < KNOWN_OPERATIONS {
             state.operations.extend(new_operations);
         }
@@ -444,6 +565,161 @@ impl Partition {
         if let Some(catalog) = &state.chunks {
             return Ok(catalog.clone());
         }
+        let catalog = self.read_chunks()?;
+        state.memory = catalog.iter().map(|m| m.memory()).sum();
+        state.pinned |= self.kv.damage().has_table(&self.name);
+        if !state.is_large || state.pinned {
+            state.chunks = Some(catalog.clone());
+        }
+        Ok(catalog)
+    }
+
+    /// Metas of the chunks that a reader wants, who books what he holds of a large catalog.
+    /// What comes later is added by [`Partition::catch_up`].
+    pub fn wanted(
+        &self,
+        now: i64,
+        wants: &dyn Fn(&ChunkMeta) -> bool,
+        memory: &Account,
+    ) -> Result<Wanted, StoreError> {
+        let is_large = self.state.lock().is_large;
+        if !is_large {
+            return Ok(Wanted {
+                below: u32::MAX,
+                catalog: self.chunks(now)?,
+                permit: None,
+            });
+        }
+        self.used_at.store(now, Ordering::Relaxed);
+        let below = self.next_number();
+        let mut wanted = Wanted {
+            catalog: Catalog::default(),
+            below: 0,
+            permit: Some(memory.try_take(0).map_err(StoreError::memory)?),
+        };
+        self.read_wanted(&mut wanted, below, wants)?;
+        Ok(wanted)
+    }
+
+    /// Adds what came since: with the lock held under which chunks are added.
+    pub fn catch_up(
+        &self,
+        mut wanted: Wanted,
+        now: i64,
+        wants: &dyn Fn(&ChunkMeta) -> bool,
+    ) -> Result<Wanted, StoreError> {
+        if wanted.permit.is_none() {
+            wanted.catalog = self.chunks(now)?;
+            return Ok(wanted);
+        }
+        let next = self.next_number();
+        if wanted.below < next {
+            self.read_wanted(&mut wanted, next, wants)?;
+        }
+        Ok(wanted)
+    }
+
+    /// Reads metas up to number `below` that the reader wants, without keeping the others.
+    fn read_wanted(
+        &self,
+        wanted: &mut Wanted,
+        below: u32,
+        wants: &dyn Fn(&ChunkMeta) -> bool,
+    ) -> Result<(), StoreError> {
+        let from = wanted.below;
+        let mut found: Vec<ChunkMeta> = Vec::new();
+        let mut bytes = 0;
+        let mut room = Ok(());
+        let first = number_key(prefix::META, from);
+        self.kv.scan_from(
+            &self.name,
+            &[prefix::META],
+            &first,
+            Keep::No,
+            |key, value| {
+                let Some(number) = number_of_key(key) else {
+                    return true;
+                };
+                if number >= below {
+                    return false;
+                }
+                match ChunkMeta::decode(number, value) {
+                    Ok(meta) if !meta.is_emptied() && wants(&meta) => {
+                        bytes += meta.memory();
+                        found.push(meta);
+                    }
+                    Ok(_) => {}
+                    Err(what) => self.note(number, &what),
+                }
+                if bytes >= BOOKED_AT_ONCE {
+                    room = wanted.grow(std::mem::take(&mut bytes));
+                }
+                room.is_ok()
+            },
+        )?;
+        room.and_then(|()| wanted.grow(bytes))?;
+        let mut at = 0;
+        let first = number_key(prefix::SEQ, found.first().map_or(below, |meta| meta.number));
+        self.kv.scan_from(
+            &self.name,
+            &[prefix::SEQ],
+            &first,
+            Keep::No,
+            |key, value| {
+                let (Some(number), Ok(seq)) = (number_of_key(key), value.try_into()) else {
+                    return true;
+                };
+                while found.get(at).is_some_and(|meta| meta.number < number) {
+                    at += 1;
+                }
+                match found.get_mut(at) {
+                    Some(meta) if meta.number == number => meta.seq = u64::from_be_bytes(seq),
+                    Some(_) => {}
+                    None => return false,
+                }
+                true
+            },
+        )?;
+        for meta in found {
+            wanted.catalog.push(Arc::new(meta));
+        }
+        wanted.below = below;
+        Ok(())
+    }
+
+    /// Keeps no catalog of a day for which it would take more than `most` bytes: readers read
+    /// what they want.
+    pub fn keep_at_most(&self, most: usize) {
+        let mut state = self.state.lock();
+        let estimate = state.next_number as usize * size_of::<ChunkMeta>();
+        let size = state.memory.max(estimate);
+        let is_large = self.id.signal == Signal::Logs && size > most && !state.pinned;
+        if is_large && !state.is_large {
+            tracing::info!(day = %self.id, chunks = state.next_number, "too many chunks to list all in memory");
+        }
+        state.is_large = is_large;
+        if is_large {
+            state.chunks = None;
+        }
+    }
+
+    /// Whether no catalog of it is kept.
+    #[cfg(test)]
+    pub fn is_large(&self) -> bool {
+        self.state.lock().is_large
+    }
+
+    /// The same, with the number that the next chunk gets; kept in memory for nobody else.
+    pub fn peek_chunks(&self) -> Result<(Catalog<ChunkMeta>, u32), StoreError> {
+        let state = self.state.lock();
+        let catalog = match &state.chunks {
+            Some(catalog) => catalog.clone(),
+            None => self.read_chunks()?,
+        };
+        Ok((catalog, state.next_number))
+    }
+
+    fn read_chunks(&self) -> Result<Catalog<ChunkMeta>, StoreError> {
         let mut seqs: HashMap<u32, u64> = HashMap::new();
         self.kv.scan(&self.name, &[prefix::SEQ], |key, value| {
             if let (Some(number), Ok(seq)) = (number_of_key(key), value.try_into()) {
@@ -451,14 +727,25 @@ impl Partition {
             }
             true
         })?;
-        let catalog = self.load(|number, bytes| {
+        self.load(|number, bytes| {
             let meta = ChunkMeta::decode(number, bytes)?;
             let seq = seqs.get(&number).copied().unwrap_or(0);
             Ok((!meta.is_emptied()).then_some(ChunkMeta { seq, ..meta }))
+        })
+    }
+
+    /// Takes over up to which record of the journal lines are sealed, of streams that it may
+    /// have lines of: those of records from `low_water` on.
+    pub fn copy_sealed_through(&self, from: &Self, low_water: u64) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let key = [prefix::SEALED_THROUGH];
+        self.kv.scan(&from.name, &key, |key, value| {
+            if Through::decode(value).is_none_or(|through| through.seq >= low_water) {
+                batch.put(key, value);
+            }
+            true
         })?;
-        state.memory = catalog.iter().map(|m| m.memory()).sum();
-        state.chunks = Some(catalog.clone());
-        Ok(catalog)
+        self.kv.write(&self.name, batch)
     }
 
     /// Metas of all blocks, read from the family when they are not in memory.
@@ -468,10 +755,36 @@ impl Partition {
         if let Some(catalog) = &state.blocks {
             return Ok(catalog.clone());
         }
-        let catalog = self.load(|number, bytes| BlockMeta::decode(number, bytes).map(Some))?;
+        let catalog = self.load(|number, bytes| {
+            let meta = BlockMeta::decode(number, bytes)?;
+            Ok((!meta.is_removed()).then_some(meta))
+        })?;
         state.memory = catalog.iter().map(|m| m.memory()).sum();
+        state.pinned |= self.kv.damage().has_table(&self.name);
         state.blocks = Some(catalog.clone());
         Ok(catalog)
+    }
+
+    /// The first `most` numbers of chunks or blocks within `range`.
+    pub fn numbers(
+        &self,
+        range: std::ops::Range<u32>,
+        most: usize,
+    ) -> Result<Vec<u32>, StoreError> {
+        let now = self.used_at.load(Ordering::Relaxed);
+        fn some<M>(
+            catalog: &Catalog<M>,
+            range: &std::ops::Range<u32>,
+            most: usize,
+            number: impl Fn(&M) -> u32,
+        ) -> Vec<u32> {
+            let numbers = catalog.iter().map(|meta| number(meta));
+            numbers.filter(|n| range.contains(n)).take(most).collect()
+        }
+        Ok(match self.id.signal {
+            Signal::Logs => some(&self.chunks(now)?, &range, most, |meta| meta.number),
+            Signal::Spans => some(&self.blocks(now)?, &range, most, |meta| meta.number),
+        })
     }
 
     /// All metas of the family that `decode` does not leave out.
@@ -480,23 +793,61 @@ impl Partition {
         decode: impl Fn(u32, &[u8]) -> Result<Option<M>, String>,
     ) -> Result<Catalog<M>, StoreError> {
         let mut catalog = Catalog::default();
-        let mut bad = None;
         self.kv.scan(&self.name, &[prefix::META], |key, value| {
-            match number_of_key(key).ok_or_else(|| "key is too short".to_owned()) {
-                Ok(number) => match decode(number, value) {
-                    Ok(Some(meta)) => catalog.push(Arc::new(meta)),
-                    Ok(None) => {}
-                    Err(what) => bad = Some(format!("meta {number}: {what}")),
-                },
-                Err(what) => bad = Some(what),
+            let Some(number) = number_of_key(key) else {
+                self.note_record("a meta", "its key is too short");
+                return true;
+            };
+            match decode(number, value) {
+                Ok(Some(meta)) => catalog.push(Arc::new(meta)),
+                Ok(None) => {}
+                // One meta that can't be read costs its chunk, not the day.
+                Err(what) => self.note(number, &what),
             }
             true
         })?;
-        if let Some(what) = bad {
-            // One meta that can't be read costs its chunk, not the day.
-            tracing::error!(partition = %self.name, "quarantined: {what}");
-        }
         Ok(catalog)
+    }
+
+    /// Where what can't be read is noted.
+    pub fn damage(&self) -> &Damage {
+        self.kv.damage()
+    }
+
+    /// Notes a chunk or block that can't be read.
+    fn note(&self, number: u32, what: &str) {
+        let (kind, place) = match self.id.signal {
+            Signal::Logs => (Kind::Chunk, "chunk"),
+            Signal::Spans => (Kind::Block, "block"),
+        };
+        let place = format!("{place} {number}");
+        self.damage().note(kind, &self.name, &place, what);
+    }
+
+    /// Notes something small that can't be read.
+    pub fn note_record(&self, place: &str, what: &str) {
+        self.damage().note(Kind::Record, &self.name, place, what);
+    }
+
+    /// Reads a chunk or block: `None` when it is damaged, which is noted, or gone.
+    pub fn read<T, E: std::fmt::Display>(
+        &self,
+        number: u32,
+        read: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<Read<T>, StoreError> {
+        match self.data(number, read) {
+            Ok(Ok(found)) => Ok(Read::Whole(found)),
+            Ok(Err(what)) => {
+                self.note(number, &what.to_string());
+                Ok(Read::Damaged)
+            }
+            Err(StoreError::Gone(_)) => Ok(Read::Gone),
+            Err(error) if error.is_damage() => {
+                self.note(number, &error.to_string());
+                Ok(Read::Damaged)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Hands the stored chunk or block to `read`.
@@ -523,8 +874,16 @@ impl Partition {
         number: u32,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        self.kv
-            .get(&self.name, &number_key(prefix::FILTER, number), read)
+        let key = number_key(prefix::FILTER, number);
+        self.or_none(self.kv.get(&self.name, &key, read))
+    }
+
+    /// What can't be read is as if it were not there; its table is noted.
+    fn or_none<T>(&self, found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+        match found {
+            Err(error) if error.is_damage() => Ok(None),
+            found => found,
+        }
     }
 
     /// Hands the patterns of a chunk to `read`; `None` when it was not mined.
@@ -533,8 +892,8 @@ impl Partition {
         number: u32,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        self.kv
-            .get(&self.name, &number_key(prefix::PATTERNS, number), read)
+        let key = number_key(prefix::PATTERNS, number);
+        self.or_none(self.kv.get(&self.name, &key, read))
     }
 
     /// Whether the filters of so many chunks fit into the cache beside what else it holds.
@@ -749,7 +1108,7 @@ impl Partition {
     pub fn warm(&self) -> Result<(), StoreError> {
         let loaded = {
             let state = self.state.lock();
-            state.chunks.is_some() || state.blocks.is_some()
+            state.chunks.is_some() || state.blocks.is_some() || state.is_large
         };
         if !loaded {
             match self.id.signal {
@@ -764,15 +1123,20 @@ impl Partition {
     pub fn evict(&self, before: i64) {
         if self.used_at.load(Ordering::Relaxed) < before {
             let mut state = self.state.lock();
+            if state.pinned {
+                return;
+            }
             state.chunks = None;
             state.blocks = None;
-            state.memory = 0;
+            if !state.is_large {
+                state.memory = 0;
+            }
         }
     }
 
     /// Bytes on the disk that go with it, about.
     pub fn disk_bytes(&self) -> u64 {
-        let index = super::room::bytes_below(&self.layout.index_dir(self.id));
+        let index = super::room::bytes_below(&self.layout.index_of(&self.name));
         self.kv.disk_bytes(&self.name) + index
     }
 
@@ -786,23 +1150,48 @@ impl Drop for Partition {
     fn drop(&mut self) {
         if self.dropped.load(Ordering::Acquire) {
             let dropped = match self.kv.drop_family(&self.name, self.creation) {
-                Ok(true) => self.index.reset(),
+                Ok(true) => {
+                    self.damage().forget(|piece| piece.day == self.name);
+                    self.index.drop_all()
+                }
+                // On a full disk RocksDB drops a family and answers that it could not write its
+                // options: the index goes all the same, it is of use to nobody.
+                Err(error) => self.index.drop_all().and(Err(error)),
                 Ok(false) => {
                     // Late lines began the day again while somebody read it: its successor has
                     // everything, and goes when its time comes.
                     tracing::info!(partition = %self.name, "not dropped: begun again meanwhile");
                     return;
                 }
-                Err(error) => Err(error),
             };
             if let Err(error) = dropped {
                 tracing::error!(partition = %self.name, "drop failed, retried at start: {error}");
             } else {
-                let dir = self.layout.index_dir(self.id);
+                let dir = self.layout.index_of(&self.name);
                 tracing::info!(partition = %self.name, index = %dir.display(), "dropped");
             }
         }
     }
+}
+
+/// What reading a chunk or block gave.
+pub enum Read<T> {
+    Whole(T),
+    /// It can't be read; that is noted.
+    Damaged,
+    /// Its day was dropped by retention, or it was removed by a delete request.
+    Gone,
+}
+
+/// Number of the chunk or block in one of a day's keys, if it is of that kind.
+fn number_in(signal: Signal, key: &[u8]) -> Option<u32> {
+    let is_number = match *key.first()? {
+        prefix::DATA | prefix::META | prefix::FILTER | prefix::SEQ | prefix::LINKS => true,
+        // Of a span day these are names.
+        prefix::PATTERNS => signal == Signal::Logs,
+        _ => false,
+    };
+    (is_number && key.len() == 5).then(|| number_of_key(key))?
 }
 
 /// Key that says that a block holds spans of a trace.

@@ -1,7 +1,8 @@
 //! Opening a data directory, after a clean stop or a crash: the same steps.
 //!
 //! 1. lock the directory, check its format
-//! 2. open RocksDB with the families of all days; finish what a dropped day left behind
+//! 2. open RocksDB with the families of all days; finish what a dropped or rewritten day left
+//!    behind
 //! 3. list the streams of all days; read the delete requests, which count from here on
 //! 4. open the journal behind its last whole record, in a fresh segment
 //! 5. start writer, syncer, keeper; appends are taken from here on
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
+use super::checkpoint;
+use super::damage::Damage;
 use super::deletion::{self, eraser::Eraser};
 use super::error::StoreError;
 use super::inbox::Inbox;
@@ -23,12 +26,15 @@ use super::journal::{Journal, Replay};
 use super::keeper::Keeper;
 use super::kv::{Kv, KvOptions};
 use super::layout::{
-    FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, POSITION_PREFIX, PartitionId,
+    FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, OLDEST_FORMAT, POSITION_PREFIX,
 };
 use super::links::Linker;
+use super::manifest;
+use super::meta_copy;
 use super::metrics::StoreMetrics;
 use super::options::Options;
 use super::partition::Partition;
+use super::rewrite::generation::Families;
 use super::streams::{Streams, decode_stream};
 use super::sync::Syncer;
 use super::writer::{Open, Shared, Writer};
@@ -49,19 +55,31 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         // A day of 1.5 GB has 24 MB of gram filters, which every search for a number reads.
         cache: (limit / 256 * 32).max(4 << 20),
     };
-    let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options)?);
+    if layout.rewrite_dir().exists() {
+        return Err(StoreError::corrupt(
+            layout.rewrite_dir().display().to_string(),
+            "a repair was interrupted; run `watchpost repair` again",
+        ));
+    }
+    // What a crash left of a backup.
+    checkpoint::release(&layout.backup_root())?;
+    let damage = Damage::open(layout.root(), &options.metrics);
+    manifest::check(&layout, &damage)?;
+    let kv = Arc::new(Kv::open(&layout.db_dir(), kv_options, damage.clone())?);
     kv.create_family(META_FAMILY)?;
+    meta_copy::check(&kv, &layout)?;
 
     let mut open = Open::default();
-    let streams = Streams::default();
-    for name in Kv::families(&layout.db_dir())? {
-        let Some(id) = PartitionId::parse(&name) else {
-            return Err(StoreError::corrupt(
-                "rocksdb",
-                format!("family {name} is unknown"),
-            ));
-        };
-        let partition = Partition::open(id, kv.clone(), &layout)?;
+    let streams = Streams::new(options.retention, options.retention_rules.clone());
+    let families = Families::of(&kv, Kv::families(&layout.db_dir())?)?;
+    if let Some(name) = families.unknown.first() {
+        let what = format!("family {name} is unknown");
+        return Err(StoreError::corrupt("rocksdb", what));
+    }
+    families.settle(&kv)?;
+    for (id, generation) in &families.days {
+        let id = *id;
+        let partition = Partition::open(id, *generation, kv.clone(), &layout)?;
         let mut bad = 0;
         partition.each_stream(|id, bytes| {
             if streams.contains(id) {
@@ -75,7 +93,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
             }
         })?;
         if bad > 0 {
-            tracing::error!(partition = %name, bad, "streams that can't be read");
+            partition.note_record(&format!("labels of {bad} streams"), "can't be read");
         }
         open.partitions.insert(id, Arc::new(partition));
     }
@@ -88,11 +106,14 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
     let (deletions, deletion_log) = deletion::log::load(&kv, &options)?;
     open.unfrozen = deletions.iter().cloned().collect();
     open.deletions = deletions;
-    let low_water = kv
-        .get(META_FAMILY, LOW_WATER_KEY, |value| {
-            value.try_into().map(u64::from_be_bytes).unwrap_or(0)
-        })?
-        .unwrap_or(0);
+    let low_water = kv.get(META_FAMILY, LOW_WATER_KEY, |value| {
+        value.try_into().map(u64::from_be_bytes).unwrap_or(0)
+    });
+    let low_water = match low_water {
+        // All of the journal is read then; what is sealed is known to the days.
+        Err(error) if error.is_damage() => 0,
+        low_water => low_water?.unwrap_or(0),
+    };
 
     let journal = Journal::open(&layout.journal_dir(), low_water)?;
     let metrics = StoreMetrics::new(&options.metrics);
@@ -126,6 +147,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         metrics,
         heads_account: options.budget.account("heads"),
         tails_account: options.budget.account("tails"),
+        readers_account: options.budget.account("catalog_readers"),
         index_account: options.budget.account("index_writer"),
         recovered: AtomicBool::new(false),
         disk_full: AtomicBool::new(false),
@@ -134,7 +156,9 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         journal_file: Mutex::new(journal.file()),
         sealed_bytes: AtomicU64::new(0),
         degraded: Mutex::default(),
+        damage,
         deletions: deletion_log,
+        generations: Mutex::new(families.days.into_iter().collect()),
         options,
     });
     super::room::look_at_disk(&shared);
@@ -180,7 +204,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
 }
 
 /// Creates the directory when it is missing and locks it against a second process.
-fn lock(layout: &Layout) -> Result<File, StoreError> {
+pub fn lock(layout: &Layout) -> Result<File, StoreError> {
     let root = layout.root();
     std::fs::create_dir_all(root).map_err(|e| StoreError::io(root, "create", e))?;
     let path = layout.lock_file();
@@ -200,6 +224,7 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
 /// Makes the names of the directories themselves safe, before anything in them is promised: also
 /// those of an earlier start, which may have come no further.
 fn sync_names(layout: &Layout) -> Result<(), StoreError> {
+    fail::fail_point!("parents-not-synced", |_| Ok(()));
     let root = layout.root();
     let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
     sync(root).map_err(|e| StoreError::io(root, "sync", e))?;
@@ -216,11 +241,13 @@ fn sync_names(layout: &Layout) -> Result<(), StoreError> {
 }
 
 /// Reads the format version, or writes it to a directory that has none and nothing else.
-fn check_format(layout: &Layout) -> Result<(), StoreError> {
+pub(super) fn check_format(layout: &Layout) -> Result<(), StoreError> {
     let path = layout.format_file();
     match std::fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(FORMAT_VERSION) => Ok(()),
+            // What came since is written beside what there is.
+            Ok(OLDEST_FORMAT..FORMAT_VERSION) => write_format(&path, layout),
             Ok(newer) if newer > FORMAT_VERSION => Err(format_error(
                 &path,
                 text.trim(),
@@ -240,17 +267,21 @@ fn check_format(layout: &Layout) -> Result<(), StoreError> {
                     "the file is missing; restore it",
                 ));
             }
-            let write = || -> std::io::Result<()> {
-                let temporary = path.with_extension("new");
-                std::fs::write(&temporary, format!("{FORMAT_VERSION}\n"))?;
-                File::open(&temporary)?.sync_all()?;
-                std::fs::rename(&temporary, &path)?;
-                File::open(layout.root())?.sync_all()
-            };
-            write().map_err(|e| StoreError::io(&path, "write", e))
+            write_format(&path, layout)
         }
         Err(e) => Err(StoreError::io(&path, "read", e)),
     }
+}
+
+fn write_format(path: &Path, layout: &Layout) -> Result<(), StoreError> {
+    let write = || -> std::io::Result<()> {
+        let temporary = path.with_extension("new");
+        std::fs::write(&temporary, format!("{FORMAT_VERSION}\n"))?;
+        File::open(&temporary)?.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        File::open(layout.root())?.sync_all()
+    };
+    write().map_err(|e| StoreError::io(path, "write", e))
 }
 
 fn format_error(path: &Path, found: &str, advice: &'static str) -> StoreError {
@@ -262,17 +293,14 @@ fn format_error(path: &Path, found: &str, advice: &'static str) -> StoreError {
     }
 }
 
-/// Removes index directories of days that are gone: a crash between the two drops.
+/// Removes index directories of days, or generations, that are gone: a crash between the two drops.
 fn remove_orphaned_indices(layout: &Layout, open: &Open) -> Result<(), StoreError> {
     let root = layout.index_root();
     let entries = std::fs::read_dir(&root).map_err(|e| StoreError::io(&root, "list", e))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let known = name
-            .to_str()
-            .and_then(PartitionId::parse)
-            .is_none_or(|id| open.partitions.contains_key(&id));
-        if !known {
+        let is_known = open.partitions.values().any(|p| *p.name == *name);
+        if !is_known {
             tracing::info!(index = %entry.path().display(), "removing the index of a dropped day");
             std::fs::remove_dir_all(entry.path())
                 .map_err(|e| StoreError::io(&entry.path(), "remove", e))?;

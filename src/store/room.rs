@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::inbox::Internal;
+use super::layout::BACKUP_DIR;
 use super::partition::Partition;
 use super::retention::for_room;
 use super::writer::Shared;
@@ -62,6 +63,8 @@ pub fn bytes_below(dir: &Path) -> u64 {
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             match entry.metadata() {
+                // Links to what is counted already, or will be gone soon.
+                Ok(metadata) if metadata.is_dir() && entry.file_name() == BACKUP_DIR => {}
                 Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),
                 Ok(metadata) => bytes += metadata.len(),
                 // Removed meanwhile.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::chunk::{ChunkMeta, LineBlock};
+use super::chunk::{ChunkMeta, LineBlock, StreamSum};
 use super::deletion::{Deletion, Deletions, Left};
 use super::error::StoreError;
 use super::head::spans::FrozenSpans;
@@ -14,6 +14,7 @@ use super::span::{BlockMeta, SpanBlock};
 use super::streams::Stream;
 use super::writer::{Open, Shared};
 use crate::model::{Day, StreamId, TimeRange, Timestamp};
+use crate::runtime::permits::Permit;
 
 /// Lines of one stream that are not sealed, in order of arrival.
 #[derive(Clone)]
@@ -31,18 +32,23 @@ pub struct HeadView {
 #[derive(Clone)]
 pub struct LogDay {
     pub partition: Arc<Partition>,
+    /// All of the day's, or of a day with very many those that were asked for.
     pub chunks: Catalog<ChunkMeta>,
+    /// What those take.
+    _permit: Option<Arc<Permit>>,
 }
 
 /// Logs of a range of time at one instant.
 #[derive(Clone)]
 pub struct LogSnapshot {
-    /// Without those of which delete requests leave nothing.
+    /// Without those of which retention and delete requests leave nothing.
     pub heads: Vec<HeadView>,
     /// Delete requests that count; chunks have to be looked up with [`LogSnapshot::left`].
     pub deletions: Deletions,
     /// The range asked for.
     pub range: TimeRange,
+    /// Set where rules of retention take chunks out of days: the time by the store's clock.
+    expired_by: Option<Timestamp>,
     /// Oldest first.
     pub days: Vec<LogDay>,
     /// Journal records below this number are in it, wholly.
@@ -50,9 +56,26 @@ pub struct LogSnapshot {
 }
 
 impl LogSnapshot {
-    /// What delete requests leave of a chunk's lines in the range asked for. Anything but
-    /// [`Left::All`] means that the meta's counts are too high.
+    /// Whether nothing takes lines out of any chunk.
+    pub fn leaves_all(&self) -> bool {
+        self.deletions.is_empty() && self.expired_by.is_none()
+    }
+
+    /// Whether nothing takes lines out of what some chunks of a stream have together.
+    pub fn leaves_sum(&self, stream: &Stream, sum: &StreamSum) -> bool {
+        self.deletions.is_empty() && !self.is_expired(stream, sum.min)
+    }
+
+    fn is_expired(&self, stream: &Stream, newest: Timestamp) -> bool {
+        is_expired(self.expired_by, stream, newest)
+    }
+
+    /// What retention and delete requests leave of a chunk's lines in the range asked for.
+    /// Anything but [`Left::All`] means that the meta's counts are too high.
     pub fn left(&self, stream: &Stream, meta: &ChunkMeta) -> Left {
+        if self.is_expired(stream, meta.max) {
+            return Left::Nothing;
+        }
         if self.deletions.is_empty() {
             return Left::All;
         }
@@ -88,6 +111,10 @@ impl SpanSnapshot {
     }
 }
 
+fn is_expired(expired_by: Option<Timestamp>, stream: &Stream, newest: Timestamp) -> bool {
+    expired_by.is_some_and(|now| stream.kept.expires_at(newest) <= now)
+}
+
 /// Partitions of a signal with loaded catalogs: loading takes time and must not happen under
 /// the lock. Tries again when the set of partitions changed meanwhile.
 fn with_loaded<T, C>(
@@ -95,6 +122,7 @@ fn with_loaded<T, C>(
     signal: Signal,
     days: impl Fn(Day) -> bool,
     load: impl Fn(&Partition) -> Result<C, StoreError>,
+    again: impl Fn(&Partition, C) -> Result<C, StoreError>,
     take: impl FnOnce(&Open, Vec<(Arc<Partition>, C)>) -> T,
 ) -> Result<T, StoreError> {
     let wanted = |open: &Open| -> Vec<Arc<Partition>> {
@@ -106,19 +134,17 @@ fn with_loaded<T, C>(
     };
     let mut take = Some(take);
     loop {
-        let loaded = wanted(&shared.open.lock());
-        for partition in &loaded {
-            load(partition)?;
-        }
+        let days = wanted(&shared.open.lock());
+        let loaded = days.iter().map(|partition| load(partition));
+        let loaded = loaded.collect::<Result<Vec<C>, StoreError>>()?;
         let open = shared.open.lock();
         let now = wanted(&open);
-        let same =
-            now.len() == loaded.len() && now.iter().zip(&loaded).all(|(a, b)| Arc::ptr_eq(a, b));
+        let same = now.len() == days.len() && now.iter().zip(&days).all(|(a, b)| Arc::ptr_eq(a, b));
         if same && let Some(take) = take.take() {
-            // Loaded a moment ago, so this only clones.
+            // Loaded a moment ago, so this only clones, or adds what came since.
             let mut catalogs = Vec::with_capacity(now.len());
-            for partition in now {
-                let catalog = load(&partition)?;
+            for (partition, catalog) in now.into_iter().zip(loaded) {
+                let catalog = again(&partition, catalog)?;
                 catalogs.push((partition, catalog));
             }
             return Ok(take(&open, catalogs));
@@ -133,21 +159,29 @@ pub fn logs(
     wanted: Option<&HashSet<StreamId>>,
 ) -> Result<LogSnapshot, StoreError> {
     let now = shared.options.clock.now();
+    let expired_by = shared.has_rules().then_some(now);
     let days = range.days();
+    let wants = |meta: &ChunkMeta| {
+        meta.overlaps(range) && wanted.is_none_or(|ids| ids.contains(&meta.stream))
+    };
     with_loaded(
         shared,
         Signal::Logs,
         |day| days.contains(&day.0),
-        |partition| partition.chunks(now),
+        |partition| partition.wanted(now, &wants, &shared.readers_account),
+        |partition, loaded| partition.catch_up(loaded, now, &wants),
         |open, partitions| {
             let wants = |id: StreamId| wanted.is_none_or(|w| w.contains(&id));
             let deletions = open.deletions.clone();
-            let left = |stream: &Stream, seq, min, max| match deletions
-                .left(stream, seq, min, max, range)
-            {
-                Left::All => Some(Vec::new()),
-                Left::Lines(deletions) => Some(deletions),
-                Left::Nothing => None,
+            let left = |stream: &Stream, seq, min, max| {
+                if is_expired(expired_by, stream, max) {
+                    return None;
+                }
+                match deletions.left(stream, seq, min, max, range) {
+                    Left::All => Some(Vec::new()),
+                    Left::Lines(deletions) => Some(deletions),
+                    Left::Nothing => None,
+                }
             };
             let frozen = open
                 .frozen
@@ -182,9 +216,14 @@ pub fn logs(
                 heads: frozen.chain(heads).collect(),
                 deletions: deletions.clone(),
                 range,
+                expired_by,
                 days: partitions
                     .into_iter()
-                    .map(|(partition, chunks)| LogDay { partition, chunks })
+                    .map(|(partition, wanted)| LogDay {
+                        partition,
+                        chunks: wanted.catalog,
+                        _permit: wanted.permit.map(Arc::new),
+                    })
                     .collect(),
             }
         },
@@ -199,6 +238,7 @@ pub fn spans(shared: &Shared) -> Result<SpanSnapshot, StoreError> {
         Signal::Spans,
         |_| true,
         |partition| partition.blocks(now),
+        |partition, _| partition.blocks(now),
         |open, partitions| SpanSnapshot {
             open: open
                 .spans

@@ -50,6 +50,11 @@ pub struct BlockMeta {
 }
 
 impl BlockMeta {
+    /// Whether it stands for a block that was taken out.
+    pub fn is_removed(&self) -> bool {
+        self.spans == 0
+    }
+
     /// Whether times and durations let the block hold what a search looks for.
     pub fn may_match(&self, matcher: &SpanMatcher) -> bool {
         matcher.starts_match(self.min_start, self.max_start)

@@ -3,12 +3,16 @@
 //! Kept in memory for all streams within retention. On disk each day lists its own streams,
 //! so that a day stands alone.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hashbrown::HashMap;
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashTable};
 use parking_lot::RwLock;
 
 use super::codec::{Reader, Writer};
+use super::retention::{Kept, Rules};
 use crate::model::{Labels, Matcher, StreamId};
 
 /// One stream.
@@ -17,17 +21,28 @@ pub struct Stream {
     pub id: StreamId,
     pub tenant: Arc<str>,
     pub labels: Labels,
+    /// How long its lines are kept.
+    pub kept: Kept,
     /// Memory that the registry holds for it, bytes.
     memory: usize,
 }
 
 /// All known streams.
 #[derive(Default)]
-pub struct Streams(RwLock<Inner>);
+pub struct Streams {
+    inner: RwLock<Inner>,
+    retention: Option<Duration>,
+    rules: Rules,
+}
 
+/// Streams have a small number each, their slot: postings of 100,000 streams would be four times
+/// as large with ids in them.
 #[derive(Default)]
 struct Inner {
-    by_id: HashMap<StreamId, Arc<Stream>>,
+    slots: Vec<Option<Arc<Stream>>>,
+    free: Vec<u32>,
+    by_id: HashTable<u32>,
+    hasher: RandomState,
     tenants: HashMap<Arc<str>, Tenant>,
     memory: usize,
 }
@@ -35,49 +50,152 @@ struct Inner {
 /// Names, values, and the streams that have them.
 #[derive(Default)]
 struct Tenant {
-    names: HashMap<Arc<str>, HashMap<Arc<str>, Vec<StreamId>>>,
-    streams: usize,
+    names: HashMap<Arc<str>, HashMap<Arc<str>, Postings>>,
+}
+
+/// Slots of the streams that have a value: very often it is one.
+enum Postings {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Postings {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(slot) => std::slice::from_ref(slot),
+            Self::Many(slots) => slots,
+        }
+    }
+
+    fn push(&mut self, slot: u32) {
+        match self {
+            Self::One(first) => *self = Self::Many(vec![*first, slot]),
+            Self::Many(slots) => slots.push(slot),
+        }
+    }
+
+    /// Whether any are left.
+    fn retain(&mut self, keep: impl Fn(u32) -> bool) -> bool {
+        match self {
+            Self::One(slot) => keep(*slot),
+            Self::Many(slots) => {
+                slots.retain(|slot| keep(*slot));
+                !slots.is_empty()
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn get(&self, id: StreamId) -> Option<&Arc<Stream>> {
+        let is_it = |slot: &u32| self.at(*slot).is_some_and(|s| s.id == id);
+        let slot = self.by_id.find(self.hasher.hash_one(id), is_it)?;
+        self.at(*slot)
+    }
+
+    fn at(&self, slot: u32) -> Option<&Arc<Stream>> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    fn streams(&self) -> impl Iterator<Item = &Arc<Stream>> {
+        self.slots.iter().flatten()
+    }
+
+    fn insert(&mut self, slot: u32, stream: Arc<Stream>) {
+        let Self {
+            slots,
+            by_id,
+            hasher,
+            ..
+        } = self;
+        let hash = hasher.hash_one(stream.id);
+        slots[slot as usize] = Some(stream);
+        by_id.insert_unique(hash, slot, |slot| {
+            let stream = slots[*slot as usize].as_ref();
+            stream.map_or(0, |s| hasher.hash_one(s.id))
+        });
+    }
 }
 
 impl Streams {
+    /// None yet; how long they will be kept is known.
+    pub fn new(retention: Option<Duration>, rules: Rules) -> Self {
+        Self {
+            inner: RwLock::default(),
+            retention,
+            rules,
+        }
+    }
+
     /// The stream with this id, registered when it is new.
     pub fn register(&self, tenant: &Arc<str>, id: StreamId, labels: &Labels) -> Arc<Stream> {
-        if let Some(stream) = self.0.read().by_id.get(&id) {
+        if let Some(stream) = self.inner.read().get(id) {
             return stream.clone();
         }
-        let mut inner = self.0.write();
-        if let Some(stream) = inner.by_id.get(&id) {
+        let mut guard = self.inner.write();
+        let inner = &mut *guard;
+        if let Some(stream) = inner.get(id) {
             return stream.clone();
         }
-        // Names, values and postings are shared by many; counted as if they were not.
-        let memory = 160 + labels.text_bytes() + labels.len() * 72;
+        let slot = inner.free.pop().unwrap_or_else(|| {
+            inner.slots.push(None);
+            // Each takes some hundred bytes: memory ends long before the numbers do.
+            (inner.slots.len() - 1) as u32
+        });
+        let tenant = match inner.tenants.get_key_value(tenant) {
+            Some((known, _)) => known.clone(),
+            None => tenant.clone(),
+        };
+        let index = inner.tenants.entry(tenant.clone()).or_default();
+        // The stream, its slot and its place in the table.
+        let mut memory = 160;
+        let mut pairs = Vec::with_capacity(labels.len());
+        for (name, value) in labels.pairs() {
+            // Each push brings its own copy of every text: the first is kept for all streams.
+            let name = match index.names.get_key_value(name) {
+                Some((known, _)) => known.clone(),
+                None => name.clone(),
+            };
+            let values = index.names.entry(name.clone()).or_default();
+            // In the set of labels, and in the postings.
+            memory += 32 + 6;
+            let value = match values.get_key_value(value) {
+                Some((known, _)) => known.clone(),
+                None => {
+                    // Text and its place in the table, which is half empty on the average.
+                    memory += value.len() + 24 + 64;
+                    value.clone()
+                }
+            };
+            let postings = values.entry(value.clone());
+            postings
+                .and_modify(|known| known.push(slot))
+                .or_insert(Postings::One(slot));
+            pairs.push((name, value));
+        }
+        let labels = Labels::from_pairs(pairs);
         let stream = Arc::new(Stream {
             id,
-            tenant: tenant.clone(),
-            labels: labels.clone(),
+            tenant,
+            kept: self.rules.kept(self.retention, &labels),
+            labels,
             memory,
         });
-        let index = inner.tenants.entry(tenant.clone()).or_default();
-        index.streams += 1;
-        for (name, value) in labels.pairs() {
-            let values = index.names.entry(name.clone()).or_default();
-            values.entry(value.clone()).or_default().push(id);
-        }
-        inner.by_id.insert(id, stream.clone());
+        inner.insert(slot, stream.clone());
         inner.memory += memory;
         stream
     }
 
     pub fn get(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.0.read().by_id.get(&id).cloned()
+        self.inner.read().get(id).cloned()
     }
 
     pub fn contains(&self, id: StreamId) -> bool {
-        self.0.read().by_id.contains_key(&id)
+        self.inner.read().get(id).is_some()
     }
 
     pub fn len(&self) -> usize {
-        self.0.read().by_id.len()
+        self.inner.read().by_id.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -86,41 +204,43 @@ impl Streams {
 
     /// Memory of the registry, bytes.
     pub fn memory(&self) -> usize {
-        self.0.read().memory
+        self.inner.read().memory
     }
 
     /// The tenant's streams whose labels match all of `matchers`; all streams for none.
     pub fn select(&self, tenant: &str, matchers: &[Matcher]) -> Vec<Arc<Stream>> {
-        let inner = self.0.read();
+        let inner = self.inner.read();
         let Some(index) = inner.tenants.get(tenant) else {
             return Vec::new();
         };
         // The matcher that leaves fewest streams, of those that need the label to be there.
-        let mut best: Option<Vec<StreamId>> = None;
+        let mut best: Option<Vec<u32>> = None;
         for matcher in matchers.iter().filter(|m| !m.matches("")) {
             let Some(values) = index.names.get(&*matcher.name) else {
                 return Vec::new();
             };
-            let ids: Vec<StreamId> = if matcher.op == crate::model::MatchOp::Equal {
-                values.get(&*matcher.value).cloned().unwrap_or_default()
+            let slots: Vec<u32> = if matcher.op == crate::model::MatchOp::Equal {
+                let hit = values.get(&*matcher.value);
+                hit.map_or_else(Vec::new, |postings| postings.as_slice().to_vec())
             } else {
                 let hits = values.iter().filter(|(value, _)| matcher.matches(value));
-                hits.flat_map(|(_, ids)| ids.iter().copied()).collect()
+                hits.flat_map(|(_, postings)| postings.as_slice().iter().copied())
+                    .collect()
             };
-            if best.as_ref().is_none_or(|b| ids.len() < b.len()) {
-                best = Some(ids);
+            if best.as_ref().is_none_or(|b| slots.len() < b.len()) {
+                best = Some(slots);
             }
         }
         let fits = |s: &&Arc<Stream>| matchers.iter().all(|m| m.matches_labels(&s.labels));
         match best {
-            Some(ids) => ids
+            Some(slots) => slots
                 .iter()
-                .filter_map(|id| inner.by_id.get(id))
+                .filter_map(|slot| inner.at(*slot))
                 .filter(fits)
                 .cloned()
                 .collect(),
             None => {
-                let own = inner.by_id.values().filter(|s| &*s.tenant == tenant);
+                let own = inner.streams().filter(|s| &*s.tenant == tenant);
                 own.filter(fits).cloned().collect()
             }
         }
@@ -128,34 +248,28 @@ impl Streams {
 
     /// Forgets the streams that `keep` refuses.
     pub fn retain(&self, keep: impl Fn(StreamId) -> bool) {
-        let mut inner = self.0.write();
-        let gone: Vec<Arc<Stream>> = inner
-            .by_id
-            .values()
-            .filter(|s| !keep(s.id))
-            .cloned()
-            .collect();
-        for stream in gone {
-            inner.by_id.remove(&stream.id);
-            inner.memory -= stream.memory;
-            let Some(index) = inner.tenants.get_mut(&stream.tenant) else {
-                continue;
-            };
-            index.streams -= 1;
-            for (name, value) in stream.labels.pairs() {
-                let Some(values) = index.names.get_mut(name) else {
-                    continue;
-                };
-                if let Some(ids) = values.get_mut(value) {
-                    ids.retain(|id| *id != stream.id);
-                    if ids.is_empty() {
-                        values.remove(value);
-                    }
-                }
-                if values.is_empty() {
-                    index.names.remove(name);
-                }
+        let mut guard = self.inner.write();
+        let inner = &mut *guard;
+        let mut gone = 0;
+        for (slot, place) in inner.slots.iter_mut().enumerate() {
+            if let Some(stream) = place.take_if(|stream| !keep(stream.id)) {
+                inner.memory -= stream.memory;
+                inner.free.push(slot as u32);
+                gone += 1;
             }
+        }
+        if gone == 0 {
+            return;
+        }
+        let slots = &inner.slots;
+        let is_left = |slot: u32| slots[slot as usize].is_some();
+        inner.by_id.retain(|slot| is_left(*slot));
+        // One walk over all postings, however many streams went.
+        for index in inner.tenants.values_mut() {
+            index.names.retain(|_, values| {
+                values.retain(|_, postings| postings.retain(is_left));
+                !values.is_empty()
+            });
         }
     }
 }

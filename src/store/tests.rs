@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::chunk::ChunkReader;
+use super::head::logs::HEAD_OVERHEAD;
 use super::index::{WordDemand, WordPlan};
 use super::layout::Layout;
 use super::*;
@@ -23,6 +24,7 @@ pub(super) fn options(path: &Path) -> Options {
         path: path.to_owned(),
         durability: Durability::Sync,
         retention: None,
+        retention_rules: Default::default(),
         max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: true,
@@ -80,19 +82,22 @@ pub(super) async fn push(store: &Store, batch: LogBatch) {
 }
 
 /// All lines by stream label, in the order that a reader sees them.
-fn read(store: &Store) -> BTreeMap<String, Vec<(i64, String)>> {
+pub(super) fn read(store: &Store) -> BTreeMap<String, Vec<(i64, String)>> {
     let snapshot = store.logs(TimeRange::all(), None).unwrap();
     let mut all: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
     let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
     for day in &snapshot.days {
         for meta in day.chunks.iter() {
+            let stream = store.0.shared.streams.get(meta.stream).unwrap();
+            if let deletion::Left::Nothing = snapshot.left(&stream, meta) {
+                continue;
+            }
             let block = day
                 .partition
                 .data(meta.number, |bytes| {
                     ChunkReader::new(bytes).unwrap().lines().unwrap()
                 })
                 .unwrap();
-            let stream = store.0.shared.streams.get(meta.stream).unwrap();
             let lines = all.entry(stream.labels.to_string()).or_default();
             lines.extend((0..block.len()).map(|i| (block.at[i], text(block.line(i)))));
         }
@@ -416,4 +421,141 @@ async fn a_dropped_day_that_begins_again_while_it_is_read_keeps_what_is_new() {
         assert!(found.contains(&line.1.as_str()), "{line:?} of {found:?}");
     }
     store.stop().unwrap();
+}
+
+#[tokio::test]
+async fn what_many_small_heads_take_is_booked_as_long_as_they_are_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    wait_recovered(&store);
+    let used = || store.0.shared.heads_account.used();
+    let until = |holds: &dyn Fn(usize) -> bool| {
+        for _ in 0..500 {
+            if holds(used()) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    };
+    let before = used();
+    // What sealing gives back is what opening took: also the second time.
+    for round in 0..3 {
+        for app in 0..200 {
+            push(&store, batch(&format!("app{app}"), &lines(round, 1, 10))).await;
+        }
+        assert!(
+            until(&|used| used >= before + 200 * HEAD_OVERHEAD),
+            "{round}: {}",
+            used()
+        );
+        store.flush().await.unwrap();
+        assert!(
+            until(&|used| used < before + 50 * HEAD_OVERHEAD),
+            "{round}: {}",
+            used()
+        );
+    }
+    store.stop().unwrap();
+}
+
+/// One line each of many streams, in one record.
+fn many(apps: std::ops::Range<usize>, at: i64) -> LogBatch {
+    let mut text = Vec::new();
+    let streams = apps.map(|app| {
+        let labels = Labels::from_pairs([("app", format!("app{app}"))]);
+        let line = format!("line of {app} at {at}");
+        let entry = LogEntry {
+            at,
+            start: text.len() as u32,
+            len: line.len() as u32,
+            metadata: 0,
+        };
+        text.extend_from_slice(line.as_bytes());
+        StreamEntries {
+            id: StreamId::of("", &labels),
+            labels,
+            entries: vec![entry],
+        }
+    });
+    let streams = streams.collect();
+    LogBatch {
+        tenant: "".into(),
+        text: text.into(),
+        metadata: Vec::new(),
+        streams,
+    }
+}
+
+#[tokio::test]
+async fn a_day_with_very_many_chunks_is_read_without_all_of_its_catalog_in_memory() {
+    const APPS: usize = 3000;
+    let at = 20_000 * DAY;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options {
+        budget: Budget::new(4 << 20),
+        ..options(dir.path())
+    })
+    .unwrap();
+    wait_recovered(&store);
+    for from in (0..APPS).step_by(500) {
+        push(&store, many(from..from + 500, at)).await;
+    }
+    store.flush().await.unwrap();
+    let day = {
+        let open = store.0.shared.open.lock();
+        open.partitions.values().next().unwrap().clone()
+    };
+    for _ in 0..500 {
+        if day.is_large() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(day.is_large());
+    let all = read(&store);
+    assert_eq!(all.len(), APPS);
+    assert!(all.values().all(|lines| lines.len() == 1));
+    let labels = Labels::from_pairs([("app", "app7")]);
+    let one = HashSet::from_iter([StreamId::of("", &labels)]);
+    let snapshot = store.logs(TimeRange::all(), Some(&one)).unwrap();
+    assert_eq!(snapshot.days[0].chunks.len(), 1);
+    drop(snapshot);
+    let later = TimeRange::new(at + 1, at + 2);
+    assert!(store.logs(later, None).unwrap().days[0].chunks.is_empty());
+    // What comes while it is read is added.
+    let wants = |meta: &chunk::ChunkMeta| one.contains(&meta.stream);
+    let account = &store.0.shared.readers_account;
+    let now = day_now(&store);
+    let wanted = day.wanted(now, &wants, account).unwrap();
+    push(&store, many(5..10, at + 1)).await;
+    store.flush().await.unwrap();
+    let wanted = day.catch_up(wanted, now, &wants).unwrap();
+    let chunks: Vec<_> = wanted.catalog.iter().collect();
+    assert_eq!(chunks.len(), 2);
+    assert!(0 < chunks[0].seq && chunks[0].seq < chunks[1].seq);
+    // It books what it holds.
+    let held: usize = chunks.iter().map(|meta| meta.memory()).sum();
+    assert_eq!(account.used(), held);
+    drop(wanted);
+    let budget = &store.0.shared.options.budget;
+    let rest = budget.limit() - budget.used() - (64 << 10);
+    let taken = account.try_take(rest).unwrap();
+    let refused = store.logs(TimeRange::all(), None).err().unwrap();
+    assert!(matches!(refused, StoreError::Memory(_)), "{refused}");
+    drop(taken);
+    assert_eq!(read(&store).len(), APPS);
+    store.stop().unwrap();
+    drop(day);
+    drop(store);
+
+    // With more memory it is kept again.
+    let store = Store::open(options(dir.path())).unwrap();
+    wait_recovered(&store);
+    assert_eq!(read(&store).values().map(Vec::len).sum::<usize>(), APPS + 5);
+    store.stop().unwrap();
+}
+
+fn day_now(store: &Store) -> i64 {
+    store.0.shared.options.clock.now()
 }

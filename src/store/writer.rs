@@ -18,8 +18,11 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use parking_lot::Mutex;
 
+use super::checkpoint::link_journal;
+use super::damage::{Damage, Kind};
 use super::deletion::{Deletion, DeletionLog, Deletions};
 use super::error::StoreError;
 use super::head::Through;
@@ -34,6 +37,7 @@ use super::layout::{Layout, PartitionId, Signal};
 use super::metrics::StoreMetrics;
 use super::options::{Decoded, Options};
 use super::partition::Partition;
+use super::rewrite::switch::forget_streams;
 use super::seal::{SealedBlock, SealedChunk, seal_logs, seal_spans};
 use super::span::{SpanHashes, TagCensus};
 use super::streams::Streams;
@@ -63,7 +67,7 @@ const SHARES: usize = 256;
 /// Everything that readers see, and that changes together (W4).
 #[derive(Default)]
 pub struct Open {
-    pub heads: HashMap<HeadKey, Head>,
+    pub heads: HashMap<HeadKey, Box<Head>>,
     pub frozen: Vec<Arc<FrozenHead>>,
     pub spans: BTreeMap<Day, SpanHead>,
     pub frozen_spans: Vec<Arc<FrozenSpans>>,
@@ -106,6 +110,8 @@ pub struct Shared {
     pub heads_account: Account,
     /// Lines on their way to who listens.
     pub tails_account: Account,
+    /// What readers hold of catalogs that are too large to be kept.
+    pub readers_account: Account,
     /// What tantivy's writer holds while it commits.
     pub index_account: Account,
     /// Replay has caught up.
@@ -121,7 +127,11 @@ pub struct Shared {
     pub sealed_bytes: AtomicU64,
     /// What is wrong and goes on: shown by `/ready`.
     pub degraded: Mutex<Vec<String>>,
+    /// What of the stored data can't be read; shown beside it.
+    pub damage: Arc<Damage>,
     pub deletions: DeletionLog,
+    /// Of the days that were rewritten, as `meta` has it (rewrite/generation.rs).
+    pub generations: Mutex<HashMap<PartitionId, u32>>,
 }
 
 impl Shared {
@@ -131,15 +141,25 @@ impl Shared {
             return Ok(partition.clone());
         }
         // Only the writer creates partitions, so nobody else does between the two locks.
-        let partition = Arc::new(Partition::create(id, self.kv.clone(), &self.layout)?);
+        // A day that was dropped begins again as what `meta` still says.
+        let generation = self.generations.lock().get(&id).copied().unwrap_or(0);
+        let partition = Partition::create(id, generation, self.kv.clone(), &self.layout)?;
+        let partition = Arc::new(partition);
         self.open.lock().partitions.insert(id, partition.clone());
         Ok(partition)
     }
 
-    /// First day that retention keeps.
-    pub fn first_kept_day(&self) -> Option<Day> {
-        let retention = i64::try_from(self.options.retention?.as_nanos()).unwrap_or(i64::MAX);
+    /// First day of which retention may keep something.
+    pub fn first_kept_day(&self, signal: Signal) -> Option<Day> {
+        let options = &self.options;
+        let longest = options.retention_rules.longest(options.retention, signal)?;
+        let retention = i64::try_from(longest.as_nanos()).unwrap_or(i64::MAX);
         Some(Day::of(self.options.clock.now().saturating_sub(retention)))
+    }
+
+    /// Whether some streams are kept for another time than their day is.
+    pub fn has_rules(&self) -> bool {
+        !self.options.retention_rules.logs.is_empty()
     }
 
     pub fn degrade(&self, what: String) {
@@ -330,6 +350,14 @@ impl Writer {
                 // The open segment goes on.
                 Err(error) => tracing::warn!("no new segment of the journal: {error}"),
             },
+            Internal::LinkJournal(dir, done) => {
+                let linked = match self.journal.rotate_used() {
+                    Err(error @ StoreError::Failed(_)) => return Err(error),
+                    rotated => rotated.and_then(|()| link_journal(self.journal.segments(), &dir)),
+                };
+                // Whoever asked may have gone.
+                let _ = done.send(linked);
+            }
             Internal::Forget(low_water) => {
                 self.journal.forget(low_water)?;
                 self.shared
@@ -338,6 +366,10 @@ impl Writer {
             }
             Internal::Retain => self.retain(),
             Internal::Drop(days) => self.drop_days(&days),
+            Internal::DropExpired(partition, next, told) => {
+                let _ = told.send(self.drop_expired(&partition, next));
+            }
+            Internal::Switch(switch) => switch.run(&self.shared)?,
         }
         self.tell_waiting();
         Ok(())
@@ -427,6 +459,7 @@ impl Writer {
         let record = replay.next(&self.journal)?;
         for (path, what) in replay.damaged.drain(..) {
             self.shared.metrics.journal_damaged.inc();
+            self.shared.damage.count(Kind::Journal);
             self.shared
                 .degrade(format!("journal segment {}: {what}", path.display()));
         }
@@ -459,6 +492,7 @@ impl Writer {
             ),
             Err(what) => {
                 self.shared.metrics.journal_damaged.inc();
+                self.shared.damage.count(Kind::Journal);
                 let seq = record.header.seq;
                 self.shared.degrade(format!("journal record {seq}: {what}"));
                 self.shared.open.lock().applied = seq + 1;
@@ -483,7 +517,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let now = shared.options.clock.now();
-        let first_kept = shared.first_kept_day();
+        let first_kept = shared.first_kept_day(Signal::Logs);
         let replaying = self.replay.is_some();
         let mut number = 0u32;
         let (mut stored, mut repeated) = (0u64, 0u64);
@@ -534,14 +568,19 @@ impl Writer {
                         }
                     };
                 }
-                let head = open.heads.entry(key).or_insert_with(|| {
-                    let stream =
-                        shared
-                            .streams
-                            .register(&batch.tenant, entries.id, &entries.labels);
-                    Head::new(stream, seq, now)
-                });
-                let before = head.memory();
+                // What a head takes before its first line counts as well: it is given back with it.
+                let (head, before) = match open.heads.entry(key) {
+                    Entry::Occupied(known) => {
+                        let head = known.into_mut();
+                        let before = head.memory();
+                        (head, before)
+                    }
+                    Entry::Vacant(place) => {
+                        let (tenant, labels) = (&batch.tenant, &entries.labels);
+                        let stream = shared.streams.register(tenant, entries.id, labels);
+                        (place.insert(Box::new(Head::new(stream, seq, now))), 0)
+                    }
+                };
                 let watched = watch.wants(&head.stream);
                 for (line, n) in lines.iter().zip(first_number..) {
                     let through = Through { seq, entry: n };
@@ -563,6 +602,7 @@ impl Writer {
                     full.push(key);
                 }
                 if head.lines() == 0 {
+                    self.heads_bytes = self.heads_bytes.saturating_sub(head.memory());
                     open.heads.remove(&key);
                 }
             }
@@ -589,7 +629,7 @@ impl Writer {
         let now = shared.options.clock.now();
         let mut open = shared.open.lock();
         open.applied = seq + 1;
-        if shared.first_kept_day().is_some_and(|kept| day < kept) {
+        if self.expired(Signal::Spans, day) {
             return Ok(());
         }
         let mut done = None;
@@ -789,7 +829,11 @@ impl Writer {
                 signal: Signal::Logs,
                 day: key.day,
             };
-            if self.expired(key.day) {
+            // Under a rule a stream goes before its day: what is sealed now would go at once.
+            let expires_at = sealed.stream.kept.expires_at(sealed.meta.max);
+            if self.expired(Signal::Logs, key.day)
+                || self.shared.has_rules() && expires_at <= self.shared.options.clock.now()
+            {
                 let mut open = self.shared.open.lock();
                 open.frozen
                     .retain(|f| f.key != key || f.through != sealed.through);
@@ -827,8 +871,9 @@ impl Writer {
 
     /// Whether retention has dropped the day, or is about to: what is sealed for it now must
     /// not bring it back.
-    fn expired(&self, day: Day) -> bool {
-        self.shared.first_kept_day().is_some_and(|kept| day < kept)
+    fn expired(&self, signal: Signal, day: Day) -> bool {
+        let kept = self.shared.first_kept_day(signal);
+        kept.is_some_and(|kept| day < kept)
     }
 
     fn block_sealed(&mut self, sealed: Box<SealedBlock>) -> Result<(), StoreError> {
@@ -839,7 +884,7 @@ impl Writer {
                 signal: Signal::Spans,
                 day,
             };
-            if self.expired(day) {
+            if self.expired(Signal::Spans, day) {
                 let mut open = self.shared.open.lock();
                 open.frozen_spans.retain(|f| f.through != sealed.through);
                 self.frozen_bytes = open.frozen.iter().map(|f| f.memory).sum::<usize>()
@@ -868,13 +913,30 @@ impl Writer {
 
     /// Drops the days that retention no longer keeps.
     fn retain(&mut self) {
-        if let Some(kept) = self.shared.first_kept_day() {
-            let expired = {
-                let open = self.shared.open.lock();
-                super::retention::expired(open.partitions.keys().copied(), kept)
-            };
-            self.drop_days(&expired);
+        let expired = {
+            let open = self.shared.open.lock();
+            let days = open.partitions.keys().copied();
+            super::retention::expired(days, |signal| self.shared.first_kept_day(signal))
+        };
+        self.drop_days(&expired);
+    }
+
+    /// Drops a day of which everything has expired, unless something came since that was found.
+    fn drop_expired(&mut self, partition: &Arc<Partition>, next: u32) -> bool {
+        let id = partition.id;
+        {
+            let open = self.shared.open.lock();
+            let current = open.partitions.get(&id);
+            let is_current = current.is_some_and(|p| Arc::ptr_eq(p, partition));
+            let in_heads = open.heads.keys().any(|key| key.day == id.day)
+                || open.frozen.iter().any(|f| f.key.day == id.day);
+            if !is_current || in_heads || partition.next_number() != next {
+                return false;
+            }
         }
+        tracing::info!(day = %id, "everything in it has expired");
+        self.drop_days(&[id]);
+        true
     }
 
     /// Takes days out of everything that readers see; their files go with the last of those (D2).
@@ -893,19 +955,10 @@ impl Writer {
         if dropped.is_empty() {
             return;
         }
-        self.heads_bytes = open.heads.values().map(Head::memory).sum();
+        self.heads_bytes = open.heads.values().map(|head| head.memory()).sum();
         self.heads_bytes += open.spans.values().map(SpanHead::memory).sum::<usize>();
-        let kept: Vec<Arc<Partition>> = open.partitions.values().cloned().collect();
-        let in_heads: hashbrown::HashSet<_> = open
-            .heads
-            .keys()
-            .map(|k| k.stream)
-            .chain(open.frozen.iter().map(|f| f.key.stream))
-            .collect();
         drop(open);
-        self.shared.streams.retain(|id| {
-            in_heads.contains(&id) || kept.iter().any(|partition| partition.lists_stream(id))
-        });
+        forget_streams(&self.shared);
         for partition in dropped {
             self.shared.metrics.partitions_dropped.inc();
             partition.mark_dropped();

@@ -127,6 +127,15 @@ else
     timeout 60 "$folder/environment/bin/python" -W ignore::DeprecationWarning opentelemetry_logs.py || failed=1
 fi
 
+# Its own server, and program: the one that is tested may be elsewhere.
+if command -v python3 >/dev/null && [ -x "$program" ]; then
+    if ! install bucket bucket/requirements.txt -- pip_install; then
+        skipped 'backups in a bucket: python3 -m venv or pip could not install moto (above)'
+    else
+        WATCHPOST_PROGRAM=$program timeout 120 "$folder/environment/bin/python" backup_bucket.py || failed=1
+    fi
+fi
+
 if [ "$failed" -ne 0 ]; then
     if [ -n "$server" ]; then cat "$temporary/log" >&2; fi
     echo 'clients: what came back is not what was sent' >&2

@@ -233,7 +233,9 @@ impl Appliance {
             .arg("--config")
             .arg(file)
             .current_dir(self.dir.path());
-        command.env_remove("FAILPOINTS").env_remove("NOTIFY_SOCKET");
+        for name in ["FAILPOINTS", "KILLPOINTS", "NOTIFY_SOCKET"] {
+            command.env_remove(name);
+        }
         // A panic is told in two lines, which a test may expect.
         command.env("RUST_BACKTRACE", "0");
         command.envs(self.setup.environment.iter().cloned());
@@ -248,13 +250,14 @@ impl Appliance {
 
     /// Fail points of the next start, as FAILPOINTS has them; none for "".
     pub fn set_fail_points(&mut self, points: &str) {
-        self.setup
-            .environment
-            .retain(|(name, _)| name != "FAILPOINTS");
-        if !points.is_empty() {
-            self.setup
-                .environment
-                .push(("FAILPOINTS".into(), points.into()));
+        self.set_env("FAILPOINTS", points);
+    }
+
+    /// A variable of the next start; none for "".
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.setup.environment.retain(|(known, _)| known != name);
+        if !value.is_empty() {
+            self.setup.environment.push((name.into(), value.into()));
         }
     }
 

@@ -12,16 +12,16 @@ const MEMORY_MAX: u64 = 400 << 20;
 
 /// A span as bytes and numbers, whatever they mean.
 #[derive(Clone)]
-struct Odd {
-    trace: u128,
-    span: u64,
-    parent: u64,
-    service: Vec<u8>,
-    operation: Vec<u8>,
+pub struct Odd {
+    pub trace: u128,
+    pub span: u64,
+    pub parent: u64,
+    pub service: Vec<u8>,
+    pub operation: Vec<u8>,
     /// Microseconds.
-    start: i64,
-    duration: i64,
-    tags: Vec<(Vec<u8>, Vec<u8>)>,
+    pub start: i64,
+    pub duration: i64,
+    pub tags: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Odd {
@@ -40,7 +40,7 @@ impl Odd {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
+pub enum Door {
     Compact,
     Binary,
     Http,
@@ -81,7 +81,7 @@ impl Door {
         matches!(self, Self::OtlpHttp | Self::OtlpGrpc)
     }
 
-    fn body(self, spans: &[Odd]) -> Vec<u8> {
+    pub fn body(self, spans: &[Odd]) -> Vec<u8> {
         match self {
             Self::Compact => {
                 let mut out = vec![0x82, 0x81, 0x01];

@@ -34,7 +34,7 @@ fn pair(key: &str, value: &str) -> KeyValue {
     }
 }
 
-fn export(service: &str, lines: &[(i64, &str)]) -> ExportLogsServiceRequest {
+pub fn export(service: &str, lines: &[(i64, &str)]) -> ExportLogsServiceRequest {
     let log_records = lines.iter().map(|(at, line)| LogRecord {
         time_unix_nano: *at as u64,
         body: text(line),

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// Which modules each module may use, besides itself. `app`, `cli` and the crate's root may
 /// use everything.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
+    ("backup", &[]),
     ("model", &[]),
     ("runtime", &[]),
     ("telemetry", &["runtime"]),
@@ -41,12 +42,12 @@ const MAY_USE: [(&str, &[&str]); 11] = [
         ],
     ),
     // The parts' options, and what they are made of.
-    ("config", &["source", "telemetry"]),
+    ("config", &["source", "telemetry", "logql"]),
 ];
 
 /// A crate, and where it may be used.
 const KEPT_IN: [(&str, &[&str]); 4] = [
-    ("rocksdb", &["src/store/kv.rs"]),
+    ("rocksdb", &["src/store/kv.rs", "src/store/kv/"]),
     ("tantivy", &["src/store/index/"]),
     ("axum", &["src/server/", "src/app/"]),
     ("tonic", &["src/server/", "src/app/"]),

@@ -4,6 +4,7 @@
 //! what is passed in.
 
 pub mod deletes;
+pub mod export;
 pub mod legacy;
 pub mod push;
 pub mod response;

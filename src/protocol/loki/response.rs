@@ -67,7 +67,7 @@ where
             out.line(line);
         }
     }
-    out.end(&frame.stats)
+    out.end(&frame.stats, &[])
 }
 
 /// An answer of `resultType` "streams" as it is written, for who sends it piece by piece.
@@ -136,11 +136,18 @@ impl Streams {
         std::mem::take(&mut self.out)
     }
 
-    /// The rest of the answer.
-    pub fn end(mut self, stats: &Stats) -> Vec<u8> {
+    /// The rest of the answer, with warnings that were not known at its beginning.
+    pub fn end(mut self, stats: &Stats, late: &[String]) -> Vec<u8> {
         self.end_stream();
-        self.out.push(b']');
-        finish(self.out, stats)
+        self.out.extend_from_slice(b"],\"stats\":");
+        stats.write(&mut self.out);
+        self.out.push(b'}');
+        if !late.is_empty() {
+            self.out.push(b',');
+            put_warnings(&mut self.out, late);
+        }
+        self.out.extend_from_slice(b"}\n");
+        self.out
     }
 
     fn end_stream(&mut self) {

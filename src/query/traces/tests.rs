@@ -31,6 +31,7 @@ fn querier_of(path: &Path, clock: Clock, retention: Option<Duration>) -> Querier
         path: path.to_owned(),
         durability: Durability::Sync,
         retention,
+        retention_rules: Default::default(),
         max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: true,

@@ -71,7 +71,7 @@ pub fn status(error: &QueryError) -> Status {
         QueryError::Invalid(_) => Status::invalid_argument(text),
         QueryError::TooMuch(_) => Status::resource_exhausted(text),
         QueryError::Timeout(_) => Status::deadline_exceeded(text),
-        QueryError::Busy(_) => Status::unavailable(text),
+        QueryError::Busy(_) | QueryError::NoRoom(_) => Status::unavailable(text),
         QueryError::Matching(_) | QueryError::Internal(_) => Status::internal(text),
     }
 }

@@ -262,7 +262,7 @@ impl From<QueryError> for Failure {
         let status = match &error {
             QueryError::Invalid(_) | QueryError::TooMuch(_) => StatusCode::BAD_REQUEST,
             QueryError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            QueryError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            QueryError::Busy(_) | QueryError::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
             QueryError::Matching(_) | QueryError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

@@ -6,6 +6,7 @@
 pub mod delete;
 mod detected;
 pub mod explore;
+pub mod export;
 mod fields;
 mod labels;
 mod legacy;

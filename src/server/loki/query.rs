@@ -171,7 +171,7 @@ fn streams(answer: &LogAnswer, categorize: bool, flags: &[String]) -> Vec<u8> {
         streams,
         &Frame {
             flags,
-            ..frame(&answer.stats, &[])
+            ..frame(&answer.stats, &answer.stats.warnings())
         },
     )
 }

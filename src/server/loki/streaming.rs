@@ -165,7 +165,8 @@ impl Writer {
                 self.line(line).await?;
             }
         }
-        let end = self.out.end(&frame(&answer.stats, &[]).stats);
+        let warnings = answer.stats.warnings();
+        let end = self.out.end(&frame(&answer.stats, &[]).stats, &warnings);
         send(&self.pieces, Piece::Last(end)).await
     }
 

@@ -170,6 +170,22 @@ impl ChunkMeta {
         }
     }
 
+    /// The same of a chunk that can't be read.
+    pub fn removed(number: u32) -> Self {
+        Self {
+            number,
+            stream: StreamId(0),
+            min: 0,
+            max: 0,
+            lines: 0,
+            line_bytes: 0,
+            stored_bytes: 0,
+            flags: 0,
+            minutes: Minutes::default(),
+            seq: 0,
+        }
+    }
+
     pub fn is_emptied(&self) -> bool {
         self.lines == 0
     }

@@ -3,6 +3,8 @@
 //! Per day: note it in `meta` (E4) → rewrite or remove chunks → flush → compact → remove the
 //! note → have the word index made anew, for it still has the words → note progress. Then mark
 //! the requests (E3).
+//!
+//! The same thread rewrites days (rewrite/mod.rs), when there is nothing to delete.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +23,9 @@ use crate::store::index::analyze::{FOLDS_TERM, OVERFLOW_TERM};
 use crate::store::index::{ChunkFlags, FilterView, NeedlePlan};
 use crate::store::keeper::Keeper;
 use crate::store::layout::{ERASING_PREFIX, META_FAMILY, PartitionId, Signal};
-use crate::store::partition::Partition;
+use crate::store::partition::{Partition, Read};
 use crate::store::patterns;
+use crate::store::rewrite::{self, Rewriter};
 use crate::store::seal::analyze;
 use crate::store::streams::Stream;
 use crate::store::writer::Shared;
@@ -33,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// After an error of the disk nothing is tried for so long.
 const REST: Duration = Duration::from_secs(300);
+/// Of the thread, for the system's scheduler.
+const NICE: i32 = 10;
 
 /// Handle to the thread.
 pub struct Eraser {
@@ -68,7 +73,9 @@ impl Eraser {
                 let run = std::panic::AssertUnwindSafe(|| thread.run(&shared, &keeper));
                 if std::panic::catch_unwind(run).is_err() {
                     // Answers stay right without it; only the disk keeps what it should not.
-                    shared.degrade("deleted lines stay on the disk: the eraser panicked".into());
+                    shared.degrade(
+                        "deleted and expired lines stay on the disk: the eraser panicked".into(),
+                    );
                 }
             })?;
         Ok((eraser, handle))
@@ -80,11 +87,23 @@ impl Eraser {
         self.wake.notify_one();
     }
 
+    /// Waits; true when it should stop.
+    fn pause(&self, time: Duration) -> bool {
+        let mut stopped = self.stopped.lock();
+        if !*stopped && !time.is_zero() {
+            self.wake.wait_for(&mut stopped, time);
+        }
+        *stopped
+    }
+
     fn is_stopped(&self) -> bool {
         *self.stopped.lock()
     }
 
     fn run(&self, shared: &Arc<Shared>, keeper: &Keeper) {
+        // Beside what comes in and who asks; where that is not allowed it is as any other.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let mut rewriter = Rewriter::new(shared);
         let mut tidied: Option<Instant> = None;
         let mut rest = LOOK_EVERY;
         loop {
@@ -98,14 +117,22 @@ impl Eraser {
                 }
             }
             rest = LOOK_EVERY;
-            // Compaction needs room before it gives some back.
-            if !shared.recovered.load(Ordering::Acquire)
-                || !shared.options.deletion.erase
-                || shared.no_room().is_some()
-            {
+            // Compacting and rewriting need room before they give some back.
+            if !shared.recovered.load(Ordering::Acquire) || shared.no_room().is_some() {
                 continue;
             }
-            let mut round = self.round(shared, keeper);
+            let mut round = match shared.options.deletion.erase {
+                true => self.round(shared, keeper),
+                false => Ok(()),
+            };
+            if round.is_ok() {
+                round = match rewriter.round(shared, &|time| self.pause(time)) {
+                    Err(rewrite::Stop::Error(StoreError::Gone(_))) => Ok(()),
+                    Err(rewrite::Stop::Error(error)) => Err(Stop::Error(error)),
+                    Err(rewrite::Stop::Stopped) => Err(Stop::Stopped),
+                    Ok(()) | Err(_) => Ok(()),
+                };
+            }
             if round.is_ok() && tidied.is_none_or(|at| at.elapsed() > TIDY_EVERY) {
                 tidied = Some(Instant::now());
                 round = log::tidy(shared).map_err(Stop::Error);
@@ -118,7 +145,7 @@ impl Eraser {
                         return;
                     }
                     rest = REST;
-                    tracing::warn!("deleting from the disk failed and is tried again: {error}");
+                    tracing::warn!("deleting or rewriting failed and is tried again: {error}");
                 }
             }
         }
@@ -213,12 +240,9 @@ impl Eraser {
                 Rest::Nothing
             } else {
                 match rest_of(partition, meta, &stream, &own)? {
-                    Ok(rest) => rest,
-                    Err(what) => {
-                        let place = format!("{} chunk {}", partition.name, meta.number);
-                        shared.degrade(format!("{place}: can't be searched for deletion: {what}"));
-                        continue;
-                    }
+                    Some(rest) => rest,
+                    // Nobody can read it, so nothing of it is shown either.
+                    None => continue,
                 }
             };
             if matches!(rest, Rest::Everything) {
@@ -305,8 +329,11 @@ impl Eraser {
         })?;
         for key in names {
             let name = String::from_utf8_lossy(&key[ERASING_PREFIX.len()..]);
-            let id = PartitionId::parse(&name);
-            let partition = id.and_then(|id| shared.open.lock().partitions.get(&id).cloned());
+            // A day that was rewritten since has neither the bytes nor the words.
+            let partition = PartitionId::parse_family(&name).and_then(|(id, generation)| {
+                let partition = shared.open.lock().partitions.get(&id).cloned();
+                partition.filter(|p| p.generation == generation)
+            });
             match partition {
                 Some(partition) => {
                     partition.flush()?;
@@ -364,17 +391,18 @@ enum Rest {
     Lines(Box<LineBlock>),
 }
 
-/// The inner error is a damaged chunk.
+/// `None` for a damaged chunk.
 fn rest_of(
     partition: &Partition,
     meta: &ChunkMeta,
     stream: &Stream,
     deletions: &[Arc<Deletion>],
-) -> Result<Result<Rest, String>, StoreError> {
-    let read = partition.data(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
+) -> Result<Option<Rest>, StoreError> {
+    let read = partition.read(meta.number, |bytes| ChunkReader::new(bytes)?.lines());
     let block = match read? {
-        Ok(block) => block,
-        Err(what) => return Ok(Err(what)),
+        Read::Whole(block) => block,
+        Read::Damaged => return Ok(None),
+        Read::Gone => return Err(StoreError::Gone(partition.name.clone())),
     };
     let mut is_deleted = any_of(deletions, &stream.labels);
     let mut left = LineBlock::default();
@@ -384,7 +412,7 @@ fn rest_of(
             left.push(at, line, metadata);
         }
     }
-    Ok(Ok(match left.len() {
+    Ok(Some(match left.len() {
         0 => Rest::Nothing,
         n if n == block.len() => Rest::Everything,
         _ => Rest::Lines(Box::new(left)),

@@ -19,6 +19,8 @@ use crate::store::streams::Stream;
 pub const HEAD_BYTES: usize = 256 << 10;
 /// Text of a part that no longer changes. Smaller means less to copy for a snapshot.
 const PART_BYTES: usize = 64 << 10;
+/// Bytes of a head itself, its place in the table of heads, and what its vectors begin with.
+pub const HEAD_OVERHEAD: usize = 480;
 /// So many lines of one time are compared one by one before a set of hashes is built.
 const COMPARE_AT_MOST: usize = 16;
 
@@ -162,7 +164,12 @@ impl Head {
     /// Memory that it holds, bytes; an estimate that is cheap.
     pub fn memory(&self) -> usize {
         let seen = self.seen.as_ref().map_or(0, |s| s.capacity() * 9);
-        320 + self.text + self.lines * 16 + seen
+        let growing = self
+            .tail
+            .text
+            .capacity()
+            .saturating_sub(self.tail.text.len());
+        HEAD_OVERHEAD + self.text + growing + self.lines * 16 + seen
     }
 
     /// Its lines as they are now, in order of arrival.

@@ -1,5 +1,10 @@
 //! The tantivy index of one day of one signal: a document per chunk or block, with its
 //! number and its words.
+//!
+//! An index says where words are not, so one that is damaged hides lines. Therefore every file of
+//! it is verified when it is opened: tantivy's by the checksums in their footers, its list
+//! `meta.json`, which has none, by the XXH3 in `CHECKED` beside it. While a commit is under way a
+//! second line there says that the list may be another one by now.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +21,22 @@ use tantivy::{
     DocSet, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyDocument, Term,
 };
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::needle::{WordDemand, WordPlan};
 use crate::store::error::StoreError;
+use crate::store::files::replace;
 
 /// Heap of a writer, bytes: the least that tantivy takes. Documents are a few KiB each.
 pub const WRITER_HEAP: usize = 15_000_000;
 /// tantivy's own list of what belongs to an index.
 const META_FILE: &str = "meta.json";
+/// XXH3-64 of that list as of our last commit, in hex. Older indices have none.
+const CHECKED_FILE: &str = "CHECKED";
+/// Second line of it.
+const COMMITTING: &str = "committing\n";
+/// Added to the name of an index that was set aside.
+const ASIDE: &str = ".damaged";
 /// Segments of a day are merged into one when there are so many.
 const MERGE_AT: usize = 8;
 
@@ -172,6 +186,7 @@ impl DayIndex {
             .writer_with_num_threads(1, WRITER_HEAP)
             .map_err(failed)?;
         writer.set_merge_policy(Box::new(NoMergePolicy));
+        self.note_list(COMMITTING)?;
         for (number, words) in documents {
             let mut document = TantivyDocument::default();
             document.add_u64(opened.fields.number, u64::from(*number));
@@ -182,6 +197,7 @@ impl DayIndex {
         commit.set_payload(&indexed_below.to_string());
         fail::fail_point!("index-commit");
         commit.commit().map_err(failed)?;
+        fail::fail_point!("index-committed");
         let segments = opened.index.searchable_segment_ids().map_err(failed)?;
         if segments.len() >= MERGE_AT {
             writer.merge(&segments).wait().map_err(failed)?;
@@ -189,7 +205,63 @@ impl DayIndex {
         writer.wait_merging_threads().map_err(failed)?;
         opened.reader.reload().map_err(failed)?;
         opened.indexed_below = indexed_below;
-        Ok(())
+        self.note_list("")
+    }
+
+    /// Notes the list of files as it is, and what is going on.
+    fn note_list(&self, state: &str) -> Result<(), StoreError> {
+        let list = self.dir.join(META_FILE);
+        let bytes = std::fs::read(&list).map_err(|e| StoreError::io(&list, "read", e))?;
+        let checked = self.dir.join(CHECKED_FILE);
+        replace(
+            &checked,
+            format!("{:016x}\n{state}", xxh3_64(&bytes)).as_bytes(),
+        )
+        .map_err(|e| StoreError::io(&checked, "write", e))
+    }
+
+    /// Verifies every file; the error says which is damaged. `None`: there is no index.
+    pub fn verify(&self) -> Result<Option<u32>, StoreError> {
+        let mut open = self.open.lock();
+        *open = None;
+        if !self.dir.join(META_FILE).exists() {
+            return Ok(None);
+        }
+        Ok(Some(self.opened(&mut open)?.indexed_below))
+    }
+
+    /// A search met what can't be: it is verified before it is used again.
+    pub fn distrust(&self) {
+        *self.open.lock() = None;
+    }
+
+    /// Renames a damaged index, in the place of one renamed before; a new one is made (I3).
+    pub fn set_aside(&self) -> Result<(), StoreError> {
+        let mut open = self.open.lock();
+        *open = None;
+        let aside = self.aside();
+        remove_dir(&aside)?;
+        std::fs::rename(&self.dir, &aside).map_err(|e| StoreError::io(&self.dir, "rename", e))
+    }
+
+    /// The same where there is one.
+    pub fn set_aside_if_there(&self) -> Result<(), StoreError> {
+        match self.dir.exists() {
+            true => self.set_aside(),
+            false => Ok(()),
+        }
+    }
+
+    fn aside(&self) -> PathBuf {
+        let mut name = self.dir.clone().into_os_string();
+        name.push(ASIDE);
+        name.into()
+    }
+
+    /// Removes the index, and what was set aside of it: its day is gone.
+    pub fn drop_all(&self) -> Result<(), StoreError> {
+        remove_dir(&self.aside())?;
+        self.reset()
     }
 
     /// Removes the index; it will be rebuilt (I3).
@@ -201,16 +273,24 @@ impl DayIndex {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::io(&self.dir, "remove", e))
             }
-            _ => self.remove(),
+            _ => {
+                fail::fail_point!("index-remove");
+                remove_dir(&self.dir)
+            }
         }
     }
 
-    fn remove(&self) -> Result<(), StoreError> {
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::io(&self.dir, "remove", e))
-            }
-            _ => Ok(()),
+    /// Compares tantivy's list of files with what was noted of it.
+    fn check_list(&self) -> Result<(), StoreError> {
+        let list = self.dir.join(META_FILE);
+        let bytes = std::fs::read(&list).map_err(|e| StoreError::io(&list, "read", e))?;
+        match std::fs::read(self.dir.join(CHECKED_FILE)) {
+            Ok(noted) if noted.ends_with(COMMITTING.as_bytes()) => Ok(()),
+            Ok(noted) if noted == format!("{:016x}\n", xxh3_64(&bytes)).as_bytes() => Ok(()),
+            Ok(_) => Err(index_error(&self.dir, &"meta.json: checksum is wrong")),
+            // Older than the note.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StoreError::io(&self.dir, "read", e)),
         }
     }
 
@@ -219,7 +299,7 @@ impl DayIndex {
             let failed = |e: tantivy::TantivyError| index_error(&self.dir, &e);
             if !self.dir.join(META_FILE).exists() {
                 // What a kill left of a removal.
-                self.remove()?;
+                remove_dir(&self.dir)?;
             }
             std::fs::create_dir_all(&self.dir)
                 .map_err(|e| StoreError::io(&self.dir, "create", e))?;
@@ -227,7 +307,14 @@ impl DayIndex {
             let directory =
                 MmapDirectory::open(&self.dir).map_err(|e| index_error(&self.dir, &e))?;
             let index = if Index::exists(&directory).map_err(|e| index_error(&self.dir, &e))? {
-                Index::open(directory).map_err(failed)?
+                self.check_list()?;
+                let index = Index::open(directory).map_err(failed)?;
+                let damaged = index.validate_checksum().map_err(failed)?;
+                if let Some(file) = damaged.iter().min() {
+                    let what = format!("{}: checksum is wrong", file.display());
+                    return Err(index_error(&self.dir, &what));
+                }
+                index
             } else {
                 Index::create(directory, schema, IndexSettings::default()).map_err(failed)?
             };
@@ -248,6 +335,13 @@ impl DayIndex {
         }
         slot.as_mut()
             .ok_or_else(|| StoreError::Index("is not open".into()))
+    }
+}
+
+fn remove_dir(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(dir, "remove", e)),
+        _ => Ok(()),
     }
 }
 
@@ -500,5 +594,31 @@ mod tests {
             assert_eq!(find(&both), [0, 7, 38]);
             assert!(view.search(&WordPlan::Anything, "", "").unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn a_commit_that_was_cut_off_is_no_damage_and_a_changed_list_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DayIndex::new(dir.path().join("log-20260101"));
+        let file = |name: &str| dir.path().join("log-20260101").join(name);
+        index.commit(&[(0, "one".into())], 1).unwrap();
+        let list = std::fs::read(file(META_FILE)).unwrap();
+        // What is there before tantivy commits, and right behind it.
+        index.note_list(COMMITTING).unwrap();
+        let committing = std::fs::read(file(CHECKED_FILE)).unwrap();
+        index.commit(&[(1, "two".into())], 2).unwrap();
+        let done = std::fs::read(file(CHECKED_FILE)).unwrap();
+        std::fs::write(file(CHECKED_FILE), &committing).unwrap();
+        let opened = DayIndex::new(dir.path().join("log-20260101"));
+        assert_eq!(opened.view().unwrap().unwrap().indexed_below, 2);
+        // It goes on from there.
+        opened.commit(&[(2, "three".into())], 3).unwrap();
+        assert_ne!(std::fs::read(file(CHECKED_FILE)).unwrap(), committing);
+        assert_eq!(opened.verify().unwrap(), Some(3));
+        // The list of before with what was noted behind it.
+        std::fs::write(file(CHECKED_FILE), &done).unwrap();
+        std::fs::write(file(META_FILE), &list).unwrap();
+        let error = DayIndex::new(dir.path().join("log-20260101")).view().err();
+        assert!(error.unwrap().to_string().contains("checksum is wrong"));
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::append::{Journal, read_record};
 use super::record::{Record, SEGMENT_HEADER};
+use super::resync::find_record;
 use crate::store::error::StoreError;
 
 /// A reader that follows the journal until it has caught up with the writer, who may
@@ -88,10 +89,17 @@ impl Replay {
                 }
                 None => {
                     // J3: not the open segment, whose torn end was cut at opening.
-                    let at_end = open.offset == segment.bytes;
-                    if !at_end {
-                        let what = format!("unreadable after byte {}", open.offset);
-                        self.damaged.push((open.path.clone(), what));
+                    if open.offset < segment.bytes {
+                        let Open { path, file, .. } = open;
+                        let (from, len) = (open.offset, segment.bytes);
+                        let next = find_record(file, path, from + 1, len, self.seq)?;
+                        let to = next.unwrap_or(len);
+                        let what = format!("bytes {from} to {to} are damaged and left out");
+                        self.damaged.push((path.clone(), what));
+                        if let Some(next) = next {
+                            open.offset = next;
+                            continue;
+                        }
                     }
                     let Some(next) = segments.get(at + 1) else {
                         self.seq = journal.next_seq();

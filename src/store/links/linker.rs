@@ -18,7 +18,7 @@ use crate::model::trace::{SpanId, TraceId};
 use crate::runtime::permits::Account;
 use crate::store::error::StoreError;
 use crate::store::layout::Signal;
-use crate::store::partition::Partition;
+use crate::store::partition::{Partition, Read};
 use crate::store::snapshot;
 use crate::store::span::SpanBlock;
 use crate::store::span::links::{Link, Links, Role};
@@ -307,12 +307,10 @@ impl Linker {
             }
         }
         for partition in days.values() {
-            let mut failure = Ok(());
-            let read = partition.links_from(0, |_, bytes| {
+            let read = partition.links_from(0, |number, bytes| {
                 match minutes(bytes) {
                     Ok((first, last)) if first > wanted.1 || last < wanted.0 => return true,
-                    Ok(_) => {}
-                    Err(what) => failure = Err(what),
+                    Ok(_) | Err(_) => {}
                 }
                 match LinkRecord::decode(bytes) {
                     Ok(record) => {
@@ -323,16 +321,15 @@ impl Linker {
                             }
                         }
                     }
-                    Err(what) => failure = Err(what),
+                    Err(what) => note_links(partition, number, &what),
                 }
-                failure.is_ok()
+                true
             });
             match read {
                 // Retention was quicker.
                 Ok(()) | Err(StoreError::Gone(_)) => {}
                 Err(error) => return Err(error),
             }
-            failure.map_err(|what| StoreError::corrupt(&*partition.name, what))?;
         }
         Ok(calls.sorted())
     }
@@ -473,8 +470,7 @@ impl State {
             state.next.insert(*day, partition.linked_below()?);
         }
         for partition in newest(days) {
-            let mut failure = Ok(());
-            partition.links_from(0, |_, bytes| {
+            partition.links_from(0, |number, bytes| {
                 match LinkRecord::decode(bytes) {
                     Ok(record) => {
                         found.extend(record.found.iter().copied());
@@ -484,11 +480,10 @@ impl State {
                             born.push(Orphan { service, ..*orphan });
                         }
                     }
-                    Err(what) => failure = Err(what),
+                    Err(what) => note_links(partition, number, &what),
                 }
-                failure.is_ok()
+                true
             })?;
-            failure.map_err(|what| StoreError::corrupt(&*partition.name, what))?;
         }
         for orphan in born {
             if !found.contains(&orphan.parent) {
@@ -897,9 +892,8 @@ impl State {
                 if number >= end || self.recent.holds(day, number) {
                     continue;
                 }
-                let read = partition.data(number, SpanBlock::decode);
-                let Ok(Ok(block)) = read else {
-                    continue; // who asks for its spans is told
+                let Ok(Read::Whole(block)) = partition.read(number, SpanBlock::decode) else {
+                    continue;
                 };
                 for span in block.spans_of(lookup.trace) {
                     if span.span_id == lookup.parent && (found.is_none() || span.kind() == "server")
@@ -1004,16 +998,16 @@ fn link_at_once() -> bool {
 
 /// What links the spans of a sealed block; `None` when it can't be read or is gone.
 fn read_links(partition: &Partition, number: u32) -> Result<Option<Links>, StoreError> {
-    match partition.data(number, SpanBlock::decode) {
-        Ok(Ok(block)) => Ok(Some(block.links())),
-        Ok(Err(error)) => {
-            // Its spans are no part of any answer either.
-            tracing::error!(partition = %partition.name, block = number, "not linked: {error}");
-            Ok(None)
-        }
-        Err(StoreError::Gone(_) | StoreError::Corrupt { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(match partition.read(number, SpanBlock::decode)? {
+        Read::Whole(block) => Some(block.links()),
+        // Its spans are no part of any answer either.
+        Read::Damaged | Read::Gone => None,
+    })
+}
+
+/// Notes calls that can't be read: they are in no answer.
+fn note_links(partition: &Partition, number: u32, what: &str) {
+    partition.note_record(&format!("calls up to block {number}"), what);
 }
 
 fn span_days(shared: &Shared) -> BTreeMap<Day, Arc<Partition>> {

@@ -59,6 +59,7 @@ impl World {
             path: dir.to_owned(),
             durability: Durability::Flush,
             retention: None,
+            retention_rules: Default::default(),
             max_bytes: None,
             min_free_bytes: 0,
             mine_patterns: true,

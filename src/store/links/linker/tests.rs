@@ -29,6 +29,7 @@ fn open(path: &Path, sent: &Sent) -> Store {
         path: path.to_owned(),
         durability: Durability::Flush,
         retention: None,
+        retention_rules: Default::default(),
         max_bytes: None,
         min_free_bytes: 0,
         mine_patterns: false,
