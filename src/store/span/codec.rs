@@ -361,6 +361,11 @@ impl SpanBlock {
             ..Self::default()
         };
         block.decode_tags(tags, &mut from)?;
+        // Each takes a byte at least; most spans have fewer.
+        block.tag_lists.reserve((spans * 16).min(from.0.len()));
+        block.processes.reserve(processes);
+        block.traces.reserve(traces);
+        block.refs.reserve(spans);
 
         let mut used = 0;
         for _ in 0..processes {
@@ -464,6 +469,7 @@ impl SpanBlock {
     }
 
     fn decode_tags(&mut self, tags: usize, from: &mut Reader<'_>) -> Result<(), SpanCodecError> {
+        self.tags.reserve(tags);
         for _ in 0..tags {
             let key = from.below(self.names.len())?;
             self.tags.push(TagRow {
