@@ -3,7 +3,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use compact_str::CompactString;
+
 use super::time::Timestamp;
+
+/// Text of a span: up to 24 bytes lie in it, which most keys and values fit; more on the heap.
+pub type Text = CompactString;
 
 /// A trace's id: 128 bits; a 64-bit id has a zero upper half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -57,7 +62,7 @@ impl SpanId {
 /// A typed value of a tag or log field.
 #[derive(Clone, Debug)]
 pub enum TagValue {
-    String(Box<str>),
+    String(Text),
     Bool(bool),
     Int64(i64),
     Float64(f64),
@@ -107,19 +112,27 @@ impl TagValue {
 /// A key and its value: on a span, on a process, or in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag {
-    pub key: Box<str>,
+    pub key: Text,
     pub value: TagValue,
 }
 
 impl Tag {
-    pub fn string(key: impl Into<Box<str>>, value: impl Into<Box<str>>) -> Self {
+    pub fn string(key: impl Into<Text>, value: impl Into<Text>) -> Self {
         Self {
             key: key.into(),
             value: TagValue::String(value.into()),
         }
     }
 
-    pub fn bool(key: impl Into<Box<str>>, value: bool) -> Self {
+    /// The same of texts that are known when the program is built.
+    pub const fn known(key: &'static str, value: &'static str) -> Self {
+        Self {
+            key: Text::const_new(key),
+            value: TagValue::String(Text::const_new(value)),
+        }
+    }
+
+    pub fn bool(key: impl Into<Text>, value: bool) -> Self {
         Self {
             key: key.into(),
             value: TagValue::Bool(value),
@@ -152,7 +165,7 @@ pub struct SpanLog {
 /// Who emitted a span.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Process {
-    pub service: Box<str>,
+    pub service: Text,
     pub tags: Vec<Tag>,
 }
 
@@ -179,7 +192,7 @@ fn same_tags(a: &[Tag], b: &[Tag]) -> bool {
 pub struct Span {
     pub trace_id: TraceId,
     pub span_id: SpanId,
-    pub operation: Box<str>,
+    pub operation: Text,
     pub references: Vec<SpanRef>,
     /// 1 sampled, 2 debug, 8 firehose.
     pub flags: u32,
@@ -190,7 +203,7 @@ pub struct Span {
     pub logs: Vec<SpanLog>,
     /// Shared by all spans of a batch.
     pub process: Arc<Process>,
-    pub warnings: Vec<Box<str>>,
+    pub warnings: Vec<Text>,
 }
 
 impl Span {
@@ -273,4 +286,21 @@ pub struct Operation {
     pub name: String,
     /// client, server, producer, consumer, internal, or "".
     pub kind: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_of_short_texts_is_two_texts_large_and_needs_no_heap() {
+        assert_eq!(size_of::<Tag>(), 2 * size_of::<Text>());
+        for tag in [
+            Tag::string("http.response.status_co", "0123456789abcdef01234567"),
+            Tag::known("internal.span.format", "otlp"),
+        ] {
+            assert!(!tag.key.is_heap_allocated());
+            assert!(matches!(&tag.value, TagValue::String(text) if !text.is_heap_allocated()));
+        }
+    }
 }

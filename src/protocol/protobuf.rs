@@ -31,7 +31,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field's number and value; `None` at the end of the message.
-    #[inline]
+    #[inline(always)]
     pub fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -39,10 +39,7 @@ impl<'a> Fields<'a> {
         let key = self.varint()?;
         let number = u32::try_from(key >> 3).unwrap_or(0);
         if number == 0 {
-            return Err(DecodeError::malformed(format!(
-                "field number {} is out of range",
-                key >> 3
-            )));
+            return Err(out_of_range(key >> 3));
         }
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
@@ -52,32 +49,30 @@ impl<'a> Fields<'a> {
                 Value::Bytes(self.take(length)?)
             }
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
-            other => {
-                return Err(DecodeError::malformed(format!(
-                    "wire type {other} of field {number} is unknown"
-                )));
-            }
+            other => return Err(unknown_type(other, number)),
         };
         Ok(Some((number, value)))
     }
 
+    #[inline(always)]
     fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let Some((taken, rest)) = self.rest.split_at_checked(length) else {
-            return Err(DecodeError::truncated(self.length));
+            return Err(truncated(self.length));
         };
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline(always)]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(DecodeError::truncated(self.length));
+            return Err(truncated(self.length));
         };
         self.rest = rest;
         Ok(*taken)
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, DecodeError> {
         // Keys and lengths mostly fit one byte.
         if let [byte, rest @ ..] = self.rest
@@ -86,6 +81,10 @@ impl<'a> Fields<'a> {
             self.rest = rest;
             return Ok(u64::from(*byte));
         }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for (index, byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -99,6 +98,23 @@ impl<'a> Fields<'a> {
         }
         Err(DecodeError::malformed("a varint is longer than 10 bytes"))
     }
+}
+
+// Apart, so that reading a field is a few instructions.
+
+#[cold]
+fn truncated(length: usize) -> DecodeError {
+    DecodeError::truncated(length)
+}
+
+#[cold]
+fn out_of_range(number: u64) -> DecodeError {
+    DecodeError::malformed(format!("field number {number} is out of range"))
+}
+
+#[cold]
+fn unknown_type(kind: u64, number: u32) -> DecodeError {
+    DecodeError::malformed(format!("wire type {kind} of field {number} is unknown"))
 }
 
 /// Reads an `int64` or `int32` as protobuf writes them: sign-extended to 64 bits.

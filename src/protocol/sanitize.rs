@@ -4,7 +4,7 @@
 //!
 //! A duration of zero stays zero: Traefik emits such spans.
 
-use crate::model::trace::{Tag, TagValue};
+use crate::model::trace::{Tag, TagValue, Text};
 
 use super::jaeger::duration::GoDuration;
 
@@ -35,17 +35,10 @@ pub enum RawValue<'a> {
 
 /// The tag for a key and value. A value that is not UTF-8 becomes binary; a key that is
 /// not, `InvalidTagKey` with `key:value` as binary.
+#[inline]
 pub fn tag(key: &[u8], value: RawValue<'_>) -> Tag {
     let Ok(key) = std::str::from_utf8(key) else {
-        let mut original = key.to_vec();
-        original.push(b':');
-        match value {
-            RawValue::String(bytes) | RawValue::Binary(bytes) => original.extend_from_slice(bytes),
-            RawValue::Bool(value) => original.extend_from_slice(value.to_string().as_bytes()),
-            RawValue::Int64(value) => original.extend_from_slice(value.to_string().as_bytes()),
-            RawValue::Float64(value) => original.extend_from_slice(value.to_string().as_bytes()),
-        }
-        return binary(INVALID_KEY, &original);
+        return invalid_key(key, value);
     };
     let value = match value {
         RawValue::String(bytes) => match std::str::from_utf8(bytes) {
@@ -63,8 +56,21 @@ pub fn tag(key: &[u8], value: RawValue<'_>) -> Tag {
     }
 }
 
+#[cold]
+fn invalid_key(key: &[u8], value: RawValue<'_>) -> Tag {
+    let mut original = key.to_vec();
+    original.push(b':');
+    match value {
+        RawValue::String(bytes) | RawValue::Binary(bytes) => original.extend_from_slice(bytes),
+        RawValue::Bool(value) => original.extend_from_slice(value.to_string().as_bytes()),
+        RawValue::Int64(value) => original.extend_from_slice(value.to_string().as_bytes()),
+        RawValue::Float64(value) => original.extend_from_slice(value.to_string().as_bytes()),
+    }
+    binary(INVALID_KEY, &original)
+}
+
 /// The operation's name; bytes that are not UTF-8 are kept in a tag.
-pub fn operation(name: &[u8], tags: &mut Vec<Tag>) -> Box<str> {
+pub fn operation(name: &[u8], tags: &mut Vec<Tag>) -> Text {
     match std::str::from_utf8(name) {
         Ok(name) => name.into(),
         Err(_) => {
@@ -75,7 +81,7 @@ pub fn operation(name: &[u8], tags: &mut Vec<Tag>) -> Box<str> {
 }
 
 /// The service's name, and the tag that each of its spans gets when the name was not UTF-8.
-pub fn service(name: &[u8]) -> (Box<str>, Option<Tag>) {
+pub fn service(name: &[u8]) -> (Text, Option<Tag>) {
     match std::str::from_utf8(name) {
         Ok("") => (EMPTY_SERVICE.into(), None),
         Ok(name) => (name.into(), None),

@@ -71,7 +71,7 @@ impl SpanFormat {
     /// What the tag `internal.span.format` says. A datagram is `proto`: Jaeger's agent
     /// turned Thrift into protobuf before its collector saw it. Spans that are stored here by
     /// another collector have its mark already and get none.
-    pub fn mark(self) -> &'static str {
+    pub const fn mark(self) -> &'static str {
         match self {
             Self::ThriftCompactMessage
             | Self::ThriftBinaryMessage

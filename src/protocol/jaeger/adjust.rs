@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::model::trace::{Process, RefType, Span, SpanId, SpanRef, Tag, TagValue, Trace};
+use crate::model::trace::{Process, RefType, Span, SpanId, SpanRef, Tag, TagValue, Text, Trace};
 
 use super::duration::GoDuration;
 
@@ -40,7 +40,7 @@ pub struct Changed;
 #[derive(Default)]
 pub struct Observer {
     rows: Vec<Row>,
-    hosts: HashMap<Box<str>, u32>,
+    hosts: HashMap<Text, u32>,
     /// The process looked at last and its host: spans of a batch share one.
     last: Option<(Arc<Process>, u32)>,
 }
@@ -400,7 +400,7 @@ fn shift_times(span: &mut Span, delta: i64, max_skew: u64) {
 }
 
 /// The address of a process's host, by which clocks are told apart.
-fn host(process: &Process) -> Option<Box<str>> {
+fn host(process: &Process) -> Option<Text> {
     let tag = process.tags.iter().find(|tag| &*tag.key == "ip")?;
     let text = match &tag.value {
         TagValue::String(text) => return Some(text.clone()).filter(|text| !text.is_empty()),

@@ -14,7 +14,7 @@ use crate::protocol::sanitize::{self, FORMAT_TAG, RawValue};
 use crate::protocol::zipkin;
 use crate::protocol::{DecodeError, SpanFormat};
 
-use super::thrift::{Binary, Compact, Input, Kind, fields, required, structs};
+use super::thrift::{Binary, Compact, Input, Kind, fields, required, structs, structs_and};
 
 /// A batch as its sender meant it, with what only Thrift senders say of themselves.
 #[derive(Clone, Debug, Default)]
@@ -111,10 +111,11 @@ pub fn read_batch<'a>(
     let (process, service_tag) = required(process, "Batch", "process")?;
     batch.spans.spans = required(spans, "Batch", "spans")?;
     batch.process = Arc::new(process);
+    let mark = Tag::string(FORMAT_TAG, format.mark());
     for span in &mut batch.spans.spans {
         span.process = batch.process.clone();
         span.tags.extend(service_tag.clone());
-        span.tags.push(Tag::string(FORMAT_TAG, format.mark()));
+        span.tags.push(mark.clone());
     }
     Ok(batch)
 }
@@ -135,6 +136,9 @@ fn read_process<'a>(input: &mut impl Input<'a>) -> Result<(Process, Option<Tag>)
     Ok((Process { service, tags }, service_tag))
 }
 
+/// Tags that a span gets here, at most in nearly all cases: the mark of how it came, and a note.
+const ADDED_TAGS: usize = 2;
+
 /// A span without its process.
 fn read_span<'a>(input: &mut impl Input<'a>) -> Result<Span, DecodeError> {
     let (mut low, mut high, mut span_id, mut parent) = (None, None, None, None);
@@ -153,7 +157,9 @@ fn read_span<'a>(input: &mut impl Input<'a>) -> Result<Span, DecodeError> {
             (7, Kind::I32) => flags = Some(input.i32()?),
             (8, Kind::I64) => start = Some(input.i64()?),
             (9, Kind::I64) => duration = Some(input.i64()?),
-            (10, Kind::List) => tags = structs(input, "Span.tags", |input| read_tag(input))?,
+            (10, Kind::List) => {
+                tags = structs_and(input, "Span.tags", ADDED_TAGS, |input| read_tag(input))?
+            }
             (11, Kind::List) => logs = structs(input, "Span.logs", |input| read_log(input))?,
             _ => return Ok(false),
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::model::time::{SECOND, Timestamp};
 use crate::model::trace::{
-    Process, RefType, Span, SpanBatch, SpanId, SpanLog, SpanRef, Tag, TagValue, TraceId,
+    Process, RefType, Span, SpanBatch, SpanId, SpanLog, SpanRef, Tag, TagValue, Text, TraceId,
 };
 use crate::protocol::protobuf::{Fields, Value, signed};
 use crate::protocol::sanitize::{self, FORMAT_TAG, RawValue};
@@ -122,15 +122,21 @@ fn read_span<'a>(
 ) -> Result<Span, DecodeError> {
     let (mut ids, mut name, mut duration) = ((&b""[..], &b""[..]), &b""[..], 0);
     let mut own_process = None;
+    // Tags are counted first: they then take one allocation, with those that are added here.
+    let mut number_of_tags = 0usize;
+    let mut message = Fields::new(bytes);
+    while let Some((number, _)) = message.field()? {
+        number_of_tags += usize::from(number == 8);
+    }
     let mut span = Span {
         trace_id: TraceId(0),
         span_id: SpanId(0),
-        operation: Box::default(),
+        operation: Text::default(),
         references: Vec::new(),
         flags: 0,
         start: 0,
         duration: 0,
-        tags: Vec::new(),
+        tags: Vec::with_capacity(number_of_tags + 2),
         logs: Vec::new(),
         process: of_batch.process.clone(),
         warnings: Vec::new(),
@@ -165,10 +171,8 @@ fn read_span<'a>(
     };
     span.process = shared.process.clone();
     span.tags.extend(shared.service_tag.clone());
-    span.tags.push(Tag::string(
-        FORMAT_TAG,
-        SpanFormat::JaegerProtoRequest.mark(),
-    ));
+    span.tags
+        .push(const { Tag::known(FORMAT_TAG, SpanFormat::JaegerProtoRequest.mark()) });
     Ok(span)
 }
 

@@ -124,6 +124,16 @@ pub fn fields<'a, I: Input<'a>>(
 pub fn structs<'a, I: Input<'a>, T>(
     input: &mut I,
     what: &str,
+    read: impl FnMut(&mut I) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    structs_and(input, what, 0, read)
+}
+
+/// The same, with room for some that the caller adds.
+pub fn structs_and<'a, I: Input<'a>, T>(
+    input: &mut I,
+    what: &str,
+    more: usize,
     mut read: impl FnMut(&mut I) -> Result<T, DecodeError>,
 ) -> Result<Vec<T>, DecodeError> {
     let (kind, size) = input.list()?;
@@ -132,7 +142,7 @@ pub fn structs<'a, I: Input<'a>, T>(
             "{what} holds {kind:?} instead of structs"
         )));
     }
-    let mut elements = Vec::with_capacity(size.min(ROOM_AT_ONCE));
+    let mut elements = Vec::with_capacity(size.min(ROOM_AT_ONCE) + more);
     for _ in 0..size {
         elements.push(read(input)?);
     }

@@ -91,22 +91,23 @@ impl Draft<'_> {
             ));
         }
         let kind = match self.kind {
-            1 => Some("internal"),
-            2 => Some("server"),
-            3 => Some("client"),
-            4 => Some("producer"),
-            5 => Some("consumer"),
+            1 => Some(const { Tag::known("span.kind", "internal") }),
+            2 => Some(const { Tag::known("span.kind", "server") }),
+            3 => Some(const { Tag::known("span.kind", "client") }),
+            4 => Some(const { Tag::known("span.kind", "producer") }),
+            5 => Some(const { Tag::known("span.kind", "consumer") }),
             _ => None,
         };
         // Room for everything below, so that the tags move at most once.
         self.tags.reserve(4);
-        if let Some(kind) = kind {
-            self.tags.push(Tag::string("span.kind", kind));
-        }
+        self.tags.extend(kind);
         match self.status_code {
-            1 => self.tags.push(Tag::string("otel.status_code", "OK")),
+            1 => self
+                .tags
+                .push(const { Tag::known("otel.status_code", "OK") }),
             2 => {
-                self.tags.push(Tag::string("otel.status_code", "ERROR"));
+                self.tags
+                    .push(const { Tag::known("otel.status_code", "ERROR") });
                 self.tags.push(Tag::bool("error", true));
             }
             _ => {}
@@ -129,7 +130,7 @@ impl Draft<'_> {
         let duration = sanitize::duration(end.saturating_sub(start), &mut self.tags);
         self.tags.extend(emitter.service_tag.clone());
         self.tags
-            .push(Tag::string(FORMAT_TAG, SpanFormat::OtlpProto.mark()));
+            .push(const { Tag::known(FORMAT_TAG, SpanFormat::OtlpProto.mark()) });
         Ok(Span {
             trace_id: self.trace_id,
             span_id: self.span_id,

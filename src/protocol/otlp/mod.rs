@@ -18,7 +18,7 @@ pub mod render;
 pub use json::decode_json;
 pub use proto::{attribute_text, decode_proto};
 
-use crate::model::trace::{Span, SpanBatch, TagValue};
+use crate::model::trace::{Span, SpanBatch, TagValue, Text};
 
 use super::DecodeError;
 use super::sanitize::FORMAT_TAG;
@@ -73,9 +73,9 @@ fn restore_warnings(span: &mut Span) {
         if &*tag.key != encode::WARNINGS {
             return true;
         }
-        match serde_json::from_str::<Vec<Box<str>>>(text) {
+        match serde_json::from_str::<Vec<String>>(text) {
             Ok(warnings) => {
-                span.warnings.extend(warnings);
+                span.warnings.extend(warnings.into_iter().map(Text::from));
                 false
             }
             Err(_) => true,

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 
 use crate::model::search::ValueRef;
-use crate::model::trace::{SpanId, SpanLog, Tag, TraceId};
+use crate::model::trace::{Span, SpanId, SpanLog, Tag, TraceId};
 use crate::protocol::protobuf::{Fields, Value, signed};
 use crate::protocol::sanitize::{self, RawValue};
 use crate::protocol::wire::opentelemetry::proto::common::v1 as common;
@@ -84,11 +84,8 @@ fn read_scope_spans(
     let mut message = Fields::new(bytes);
     while let Some(field) = message.field()? {
         if let (2, Value::Bytes(bytes)) = field {
-            match read_span(bytes, &scope)? {
-                Ok(draft) => match draft.finish(emitter) {
-                    Ok(span) => export.batch.spans.push(span),
-                    Err(reason) => export.reject(reason),
-                },
+            match read_span(bytes, &scope, emitter)? {
+                Ok(span) => export.batch.spans.push(span),
                 Err(reason) => export.reject(reason),
             }
         }
@@ -110,7 +107,11 @@ fn read_scope(bytes: &[u8]) -> Result<Vec<Tag>, DecodeError> {
 }
 
 /// The span, or why it alone is refused.
-fn read_span<'a>(bytes: &'a [u8], scope: &[Tag]) -> Result<Result<Draft<'a>, String>, DecodeError> {
+fn read_span(
+    bytes: &[u8],
+    scope: &[Tag],
+    emitter: &Emitter,
+) -> Result<Result<Span, String>, DecodeError> {
     // Attributes are counted first: the tags then take one allocation.
     let mut attributes = 0usize;
     let mut message = Fields::new(bytes);
@@ -169,7 +170,7 @@ fn read_span<'a>(bytes: &'a [u8], scope: &[Tag]) -> Result<Result<Draft<'a>, Str
     }
     Ok(match refused {
         Some(reason) => Err(reason),
-        None => Ok(draft),
+        None => draft.finish(emitter),
     })
 }
 
@@ -232,6 +233,11 @@ fn span_id(bytes: &[u8]) -> Option<SpanId> {
     Some(SpanId(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
+/// Field and wire type of a `KeyValue`'s key and value, and of an `AnyValue`'s text.
+const KEY: u8 = 1 << 3 | 2;
+const VALUE: u8 = 2 << 3 | 2;
+const TEXT: u8 = 1 << 3 | 2;
+
 /// An `AnyValue`; what nests is still its bytes.
 #[derive(Clone, Copy)]
 enum AnyValue<'a> {
@@ -245,7 +251,18 @@ enum AnyValue<'a> {
     Bytes(&'a [u8]),
 }
 
+#[inline]
 fn read_key_value(bytes: &[u8]) -> Result<(&[u8], AnyValue<'_>), DecodeError> {
+    // Nearly all are written so: the key, then the value, both short.
+    if let [KEY, length, rest @ ..] = bytes
+        && *length < 0x80
+        && let Some((key, [VALUE, length, value @ ..])) =
+            rest.split_at_checked(usize::from(*length))
+        && usize::from(*length) == value.len()
+        && *length < 0x80
+    {
+        return Ok((key, read_any_value(value)?));
+    }
     let (mut key, mut value) = (&b""[..], AnyValue::None);
     let mut message = Fields::new(bytes);
     while let Some(field) = message.field()? {
@@ -258,7 +275,15 @@ fn read_key_value(bytes: &[u8]) -> Result<(&[u8], AnyValue<'_>), DecodeError> {
     Ok((key, value))
 }
 
+#[inline]
 fn read_any_value(bytes: &[u8]) -> Result<AnyValue<'_>, DecodeError> {
+    // A short text, as most are.
+    if let [TEXT, length, text @ ..] = bytes
+        && usize::from(*length) == text.len()
+        && *length < 0x80
+    {
+        return Ok(AnyValue::String(text));
+    }
     let mut any = AnyValue::None;
     let mut message = Fields::new(bytes);
     while let Some(field) = message.field()? {

@@ -213,6 +213,45 @@ fn a_service_is_named_by_any_type_of_value_or_by_its_absence() {
 }
 
 #[test]
+fn an_attribute_is_the_same_however_it_is_written() {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    // The length in two bytes, where one would do.
+    let padded = |number: u8, bytes: &[u8]| {
+        [&[number << 3 | 2, bytes.len() as u8 | 0x80, 0], bytes].concat()
+    };
+    let (key, value) = (field(1, b"k"), field(2, &field(1, b"text")));
+    let written = [
+        [key.clone(), value.clone()].concat(),
+        [value.clone(), key.clone()].concat(),
+        [padded(1, b"k"), value.clone()].concat(),
+        [key.clone(), padded(2, &field(1, b"text"))].concat(),
+        [key.clone(), field(2, &padded(1, b"text"))].concat(),
+        // Of a field that comes twice the last counts.
+        [field(1, b"other"), value.clone(), key.clone()].concat(),
+        [key.clone(), field(2, &field(1, b"other")), value.clone()].concat(),
+        [
+            key.clone(),
+            field(2, &[&[0x18, 5][..], &field(1, b"text")].concat()),
+        ]
+        .concat(),
+        // An unknown field.
+        [key.clone(), value.clone(), field(9, b"x")].concat(),
+    ];
+    for attribute in written {
+        let mut bytes = span().encode_to_vec();
+        bytes.extend(field(9, &attribute));
+        let bytes = field(1, &field(2, &field(2, &bytes)));
+        let tags = only(&bytes).tags;
+        assert_eq!(tags[0], Tag::string("k", "text"), "{attribute:02x?}");
+        assert_eq!(tags.len(), 2, "{attribute:02x?}");
+    }
+    let cut = [key, field(2, &[1 << 3 | 2, 9, b'x'])].concat();
+    let bytes = [span().encode_to_vec(), field(9, &cut)].concat();
+    let error = decode_proto(&field(1, &field(2, &field(2, &bytes)))).unwrap_err();
+    assert_eq!(error.reason, "truncated");
+}
+
+#[test]
 fn spans_without_ids_are_refused_alone() {
     let mut no_trace = span();
     no_trace.trace_id = vec![0; 16].into();

@@ -17,7 +17,9 @@ use hashbrown::HashMap;
 
 use crate::model::Timestamp;
 use crate::model::search::SpanMatcher;
-use crate::model::trace::{Operation, Span, SpanId, Tag, TagValue, Trace, TraceId, TraceQuery};
+use crate::model::trace::{
+    Operation, Span, SpanId, Tag, TagValue, Text, Trace, TraceId, TraceQuery,
+};
 use crate::query::answer::QueryError;
 use crate::store::span::{BlockNeed, SpanBlock};
 
@@ -421,19 +423,24 @@ impl Collected {
 
 /// Memory that a span takes, bytes, about; its process is shared.
 pub fn memory(span: &Span) -> usize {
+    // What a text takes beside its own size.
+    let heap = |text: &Text| match text.is_heap_allocated() {
+        true => text.capacity(),
+        false => 0,
+    };
     let tags = |tags: &[Tag]| -> usize {
         let value = |tag: &Tag| match &tag.value {
-            TagValue::String(text) => text.len(),
+            TagValue::String(text) => heap(text),
             TagValue::Binary(bytes) => bytes.len(),
             _ => 0,
         };
         tags.iter()
-            .map(|tag| size_of::<Tag>() + tag.key.len() + value(tag))
+            .map(|tag| size_of::<Tag>() + heap(&tag.key) + value(tag))
             .sum()
     };
     size_of::<Span>()
         + 64
-        + span.operation.len()
+        + heap(&span.operation)
         + span.references.len() * 40
         + tags(&span.tags)
         + span
@@ -441,7 +448,10 @@ pub fn memory(span: &Span) -> usize {
             .iter()
             .map(|log| 40 + tags(&log.fields))
             .sum::<usize>()
-        + span.warnings.iter().map(|w| 16 + w.len()).sum::<usize>()
+        + {
+            let warnings = span.warnings.iter();
+            warnings.map(|w| size_of::<Text>() + heap(w)).sum::<usize>()
+        }
 }
 
 #[cfg(test)]

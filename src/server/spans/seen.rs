@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::trace::{Process, Span, SpanBatch, TagValue};
+use crate::model::trace::{Process, Span, SpanBatch, TagValue, Text};
 
 /// Who decided that a trace is kept; the value of the tag `sampler.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl SamplerType {
 #[derive(Clone, Debug)]
 pub struct Root {
     pub process: Arc<Process>,
-    pub operation: Box<str>,
+    pub operation: Text,
     pub sampler: SamplerType,
     /// A probability or a rate.
     pub param: f64,

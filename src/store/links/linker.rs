@@ -14,7 +14,7 @@ use super::table::{Orphans, Recent, SERVICE_BITS, Seen, Spans};
 use crate::model::Day;
 use crate::model::service_metrics::DependencyLink;
 use crate::model::time::{MINUTE, TimeRange};
-use crate::model::trace::{SpanId, TraceId};
+use crate::model::trace::{SpanId, Text, TraceId};
 use crate::runtime::permits::Account;
 use crate::store::error::StoreError;
 use crate::store::layout::Signal;
@@ -879,7 +879,7 @@ impl State {
         days: &BTreeMap<Day, Arc<Partition>>,
     ) -> Result<Option<u16>, StoreError> {
         let begun = Instant::now();
-        let mut found: Option<(Role, Box<str>)> = None;
+        let mut found: Option<(Role, Text)> = None;
         for partition in newest(days).rev() {
             let day = partition.id.day;
             let end = self.next.get(&day).copied().unwrap_or(0);

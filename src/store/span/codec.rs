@@ -35,13 +35,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BlockMeta, LogRow, Part, ProcessRow, SpanBlock, SpanRow, TagRow, Texts, Value};
 use crate::model::trace::{RefType, SpanId, SpanRef, TraceId};
+use crate::store::chunk::{compress_frame, decompress_frame};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 1 + 8 + 4;
 /// Of a meta: 1 has no terms.
 const META_VERSION: u8 = 2;
 const META_BYTES: usize = 1 + 4 + 8 + 4 + 4 * 8 + 1;
-const LEVEL: i32 = 1;
 /// Longest body that is decoded. A block is far smaller; only its last span may be large.
 const MAX_BODY: usize = 1 << 30;
 
@@ -122,11 +122,9 @@ impl SpanBlock {
     /// The block as bytes, compressed.
     pub fn encode(&self) -> Vec<u8> {
         let body = self.encode_body();
-        let mut out = vec![0; HEADER + zstd::zstd_safe::compress_bound(body.len())];
+        let mut out = vec![0; HEADER];
         // Cannot fail: the space suffices, and the level exists.
-        let len = zstd::bulk::compress_to_buffer(&body, &mut out[HEADER..], LEVEL)
-            .expect("compressing into enough space");
-        out.truncate(HEADER + len);
+        compress_frame(&body, &mut out).expect("compressing into enough space");
         out[0] = VERSION;
         out[9..HEADER].copy_from_slice(&(body.len() as u32).to_le_bytes());
         let sum = xxh3_64(&out[9..]);
@@ -154,8 +152,9 @@ impl SpanBlock {
         if len > MAX_BODY || size != Some(len as u64) {
             return malformed("length of the body");
         }
-        match zstd::bulk::decompress(frame, len) {
-            Ok(body) if body.len() == len => Self::decode_body(&body),
+        let mut body = Vec::new();
+        match decompress_frame(frame, len, &mut body) {
+            Ok(()) if body.len() == len => Self::decode_body(&body),
             _ => malformed("compressed body"),
         }
     }
@@ -362,6 +361,11 @@ impl SpanBlock {
             ..Self::default()
         };
         block.decode_tags(tags, &mut from)?;
+        // Each takes a byte at least; most spans have fewer.
+        block.tag_lists.reserve((spans * 16).min(from.0.len()));
+        block.processes.reserve(processes);
+        block.traces.reserve(traces);
+        block.refs.reserve(spans);
 
         let mut used = 0;
         for _ in 0..processes {
@@ -465,6 +469,7 @@ impl SpanBlock {
     }
 
     fn decode_tags(&mut self, tags: usize, from: &mut Reader<'_>) -> Result<(), SpanCodecError> {
+        self.tags.reserve(tags);
         for _ in 0..tags {
             let key = from.below(self.names.len())?;
             self.tags.push(TagRow {

@@ -30,6 +30,7 @@
 //! has the hashes of such lines ([`super::run`]).
 
 use std::collections::hash_map::Entry;
+use std::fmt::Write;
 
 use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashSet, HashSetExt};
@@ -38,7 +39,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::run::TagHash;
 use super::{Part, SpanBlock, Value};
 use crate::model::need::Need;
-use crate::model::search::{SpanMatcher, TagMatcher};
+use crate::model::search::{SpanMatcher, TagMatcher, ValueRef};
 use crate::model::trace::TraceQuery;
 use crate::store::index::analyze::{Analyzer, ChunkFlags, OVERFLOW_TERM};
 use crate::store::index::filter::FilterView;
@@ -61,6 +62,8 @@ const CENSUS_BLOCKS: usize = 4096;
 const PAIR_VALUES: usize = 16;
 /// More terms of operation and tag in one block are left out.
 const BLOCK_PAIRS: usize = 4096;
+/// And all when so many would be possible: 256 KiB to find out which there are.
+const PAIR_BITS: usize = 1 << 21;
 /// What a census remembers at most: keys, and values of all keys.
 const CENSUS_KEYS: usize = 2048;
 const CENSUS_VALUES: usize = 128 << 10;
@@ -144,62 +147,80 @@ impl SpanBlock {
     pub fn terms(&self, analyzer: &mut Analyzer, census: &mut TagCensus) -> BlockTerms {
         census.begin_block();
         let hasher = RandomState::default();
-        let mut terms = Vec::new();
+        let mut terms = Terms::default();
 
         // Tags.
-        let texts: Vec<_> = self.tags.iter().map(|row| self.value(row).text()).collect();
         let mut keys = vec![KeyUse::default(); self.names.len()];
         let mut lines = String::new();
         let mut tags = Vec::with_capacity(self.tags.len());
-        for (row, text) in self.tags.iter().zip(&texts) {
+        // Where in the lines the text of each tag is.
+        let mut texts = Vec::with_capacity(self.tags.len());
+        for row in &self.tags {
             let key = &mut keys[row.key as usize];
             let name = self.names.get(row.key);
-            key.values += 1;
-            key.wide |= key.values > BLOCK_VALUES || census.see(name, text);
             let start = lines.len();
-            push_line(&mut lines, name, text);
+            lines.extend(["\n", name, ":"]);
+            let text = lines.len();
+            match self.value(row) {
+                ValueRef::Int64(value) => {
+                    let _ = write!(lines, "{value}"); // a String takes everything
+                }
+                value => lines.push_str(&value.text()),
+            }
+            let text = text..lines.len();
+            lines.push('\n');
+            key.values += 1;
+            key.wide |= key.values > BLOCK_VALUES || census.see(name, &lines[text.clone()]);
             tags.push(TagHash::of_line(&lines[start..]));
+            texts.push(text);
         }
+        let text_of = |n: u32| &lines[texts[n as usize].clone()];
         for (n, key) in keys.iter().enumerate() {
             let name = self.names.get(n as u32);
             if key.values > 0 {
-                terms.push(term("k", &[name]));
+                terms.push("k", &[name]);
                 if key.wide {
-                    terms.push(term("w", &[name]));
+                    terms.push("w", &[name]);
                 }
                 if !key.has_pairs() {
-                    terms.push(term("q", &[name]));
+                    terms.push("q", &[name]);
                 }
             }
         }
         let mut narrow = HashSet::with_hasher(hasher.clone());
-        for (row, text) in self.tags.iter().zip(&texts) {
+        for (row, n) in self.tags.iter().zip(0..) {
+            let text = text_of(n);
             // One text may have several types: the integer 1 and the text "1".
             if !keys[row.key as usize].wide && narrow.insert((row.key, text)) {
-                terms.push(term("t", &[self.names.get(row.key), text]));
+                terms.push("t", &[self.names.get(row.key), text]);
             }
         }
         let found = analyzer.analyze(lines.as_bytes(), &[]);
         let words = found.words.split(' ').filter(|w| !w.is_empty());
-        terms.extend(words.map(|word| term("x", &[word])));
+        words.for_each(|word| terms.push("x", &[word]));
         debug_assert!(found.flags.has(ChunkFlags::OVERFLOW) == found.words.contains(OVERFLOW_TERM));
         let filter = found.filter.to_vec();
 
         // Services, operations, and which tags they have.
         let mut places: HashMap<(u32, u32), u32> = HashMap::with_hasher(hasher.clone());
-        let mut pairs = HashSet::with_hasher(hasher.clone());
-        let mut durations = HashMap::with_hasher(hasher.clone());
+        let mut by_place = Vec::new();
+        // Longest duration of each.
+        let mut durations: Vec<u64> = Vec::new();
         let mut errors = HashMap::with_hasher(hasher.clone());
         let error = self.names.position(ERROR);
-        let mut many_pairs = false;
+        let mut place_of = Vec::with_capacity(self.spans.len());
         for span in &self.spans {
             let service = self.processes[span.process as usize].service;
-            let next = places.len() as u32;
             let place = match places.entry((service, span.operation)) {
                 Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(free) => *free.insert(next),
+                Entry::Vacant(free) => {
+                    by_place.push((service, span.operation));
+                    durations.push(0);
+                    *free.insert(by_place.len() as u32 - 1)
+                }
             };
-            let longest = durations.entry(place).or_insert(span.duration);
+            place_of.push(place);
+            let longest = &mut durations[place as usize];
             *longest = span.duration.max(*longest);
             if let Some(key) = error {
                 let process = self.processes[span.process as usize].tags;
@@ -214,78 +235,62 @@ impl SpanBlock {
                     }
                 }
             }
-            let mut pair = |part: Part| {
-                for n in &self.tag_lists[part.range()] {
-                    if !many_pairs && keys[self.tags[*n as usize].key as usize].has_pairs() {
-                        pairs.insert((place, *n));
-                        many_pairs = pairs.len() > BLOCK_PAIRS;
-                    }
-                }
-            };
-            pair(span.tags);
-            self.logs[span.logs.range()]
-                .iter()
-                .for_each(|log| pair(log.fields));
         }
-        let mut by_place = vec![(0, 0); places.len()];
-        for (names, place) in &places {
-            by_place[*place as usize] = *names;
-        }
+        let pairs = self.pairs(&place_of, by_place.len(), |key| {
+            keys[key as usize].has_pairs()
+        });
         let mut services: Vec<&str> = by_place
             .iter()
             .map(|(service, _)| self.names.get(*service))
             .collect();
         services.sort_unstable();
         services.dedup();
-        terms.extend(services.iter().map(|name| term("s", &[name])));
+        services.iter().for_each(|name| terms.push("s", &[name]));
         for (service, operation) in &by_place {
-            terms.push(term(
-                "o",
-                &[self.names.get(*service), self.names.get(*operation)],
-            ));
+            let parts = [self.names.get(*service), self.names.get(*operation)];
+            terms.push("o", &parts);
         }
         let mut names: Vec<u32> = by_place.iter().map(|(_, operation)| *operation).collect();
         names.sort_unstable();
         names.dedup();
-        terms.extend(names.iter().map(|n| term("n", &[self.names.get(*n)])));
+        names
+            .iter()
+            .for_each(|n| terms.push("n", &[self.names.get(*n)]));
 
         let mut longest: HashMap<String, u64> = HashMap::with_hasher(hasher);
         let mut takes = |term: String, duration: u64| {
             let known = longest.entry(term).or_insert(duration);
             *known = duration.max(*known);
         };
-        for (place, duration) in durations {
-            let (service, operation) = by_place[place as usize];
-            let (service, name) = (self.names.get(service), self.names.get(operation));
+        for ((service, operation), duration) in by_place.iter().zip(durations) {
+            let (service, name) = (self.names.get(*service), self.names.get(*operation));
             takes(term("d", &[service]), duration);
             takes(term("D", &[service, name]), duration);
         }
         for ((place, n), duration) in errors {
             let (service, operation) = by_place[place as usize];
             let (service, name) = (self.names.get(service), self.names.get(operation));
-            let text = &texts[n as usize];
-            takes(term("e", &[service, text]), duration);
-            takes(term("E", &[service, name, text]), duration);
+            takes(term("e", &[service, text_of(n)]), duration);
+            takes(term("E", &[service, name, text_of(n)]), duration);
         }
-        let longest = longest.into_iter();
-        terms.extend(longest.map(|(term, d)| with_duration(&term, duration_step(d / 1000))));
+        for (term, duration) in longest {
+            terms.push_whole(&with_duration(&term, duration_step(duration / 1000)));
+        }
 
         let mut hashed = HashSet::new();
-        if many_pairs {
-            terms.push("p:*".into());
-        } else {
-            for (place, n) in pairs {
-                let (service, operation) = by_place[place as usize];
-                let key = self.names.get(self.tags[n as usize].key);
-                let parts = [
-                    self.names.get(service),
-                    self.names.get(operation),
-                    key,
-                    &texts[n as usize],
-                ];
-                hashed.insert(hashed_term("p", &parts));
-                let [service, _, key, text] = parts;
-                hashed.insert(hashed_term("S", &[service, key, text]));
+        let mut joined = String::new();
+        match pairs {
+            None => terms.push_whole("p:*"),
+            Some(pairs) => {
+                for (place, n) in pairs {
+                    let (service, operation) = by_place[place as usize];
+                    let (service, operation) = (self.names.get(service), self.names.get(operation));
+                    let key = self.names.get(self.tags[n as usize].key);
+                    let parts = [service, operation, key, text_of(n)];
+                    hashed.insert(("p", hash_of(&parts, &mut joined)));
+                    let parts = [service, key, text_of(n)];
+                    hashed.insert(("S", hash_of(&parts, &mut joined)));
+                }
             }
         }
         for process in &self.processes {
@@ -293,19 +298,72 @@ impl SpanBlock {
                 let key = self.tags[*n as usize].key;
                 if keys[key as usize].has_pairs() {
                     let service = self.names.get(process.service);
-                    let parts = [service, self.names.get(key), &texts[*n as usize]];
-                    hashed.insert(hashed_term("P", &parts));
+                    let parts = [service, self.names.get(key), text_of(*n)];
+                    hashed.insert(("P", hash_of(&parts, &mut joined)));
                 }
             }
         }
-        terms.extend(hashed);
+        for (letter, hash) in hashed {
+            terms.push_hashed(letter, hash);
+        }
 
         BlockTerms {
-            words: terms.join(" "),
+            words: terms.0,
             filter,
             tags,
             operations: self.operations(),
         }
+    }
+
+    /// Which tags stand on spans of which place or in their logs, of keys that have pairs, each
+    /// once; `None` when there are too many.
+    fn pairs(
+        &self,
+        place_of: &[u32],
+        places: usize,
+        has_pairs: impl Fn(u32) -> bool,
+    ) -> Option<Vec<(u32, u32)>> {
+        // Those tags are few: a bit for each of them and each place.
+        const NONE: u32 = u32::MAX;
+        let mut count = 0;
+        let column_of = |row: &super::TagRow| match has_pairs(row.key) {
+            true => {
+                count += 1;
+                count - 1
+            }
+            false => NONE,
+        };
+        let columns: Vec<u32> = self.tags.iter().map(column_of).collect();
+        let columns_of_place = count as usize;
+        if places.saturating_mul(columns_of_place) > PAIR_BITS {
+            return None;
+        }
+        let mut seen = vec![0u64; (places * columns_of_place).div_ceil(64)];
+        let mut pairs = Vec::new();
+        for (span, place) in self.spans.iter().zip(place_of) {
+            let first = *place as usize * columns_of_place;
+            let mut take = |part: Part| {
+                for n in &self.tag_lists[part.range()] {
+                    let column = columns[*n as usize];
+                    if column == NONE {
+                        continue;
+                    }
+                    let bit = first + column as usize;
+                    let (word, mask) = (&mut seen[bit / 64], 1 << (bit % 64));
+                    if *word & mask == 0 {
+                        *word |= mask;
+                        pairs.push((*place, *n));
+                    }
+                }
+            };
+            take(span.tags);
+            let logs = &self.logs[span.logs.range()];
+            logs.iter().for_each(|log| take(log.fields));
+            if pairs.len() > BLOCK_PAIRS {
+                return None;
+            }
+        }
+        Some(pairs)
     }
 
     /// Service, operation and kind of the spans, with a zero byte between them; distinct, sorted.
@@ -525,20 +583,73 @@ fn regex_need(tag: &TagMatcher) -> Need {
         .map_or(Need::Anything, |hir| need(&hir))
 }
 
-fn term(letter: &str, parts: &[&str]) -> String {
+/// Terms with a space between them.
+#[derive(Default)]
+struct Terms(String);
+
+impl Terms {
+    fn push(&mut self, letter: &str, parts: &[&str]) {
+        self.begin();
+        push_term(&mut self.0, letter, parts);
+    }
+
+    fn push_hashed(&mut self, letter: &str, hash: u64) {
+        self.begin();
+        push_hash(&mut self.0, letter, hash);
+    }
+
+    fn push_whole(&mut self, term: &str) {
+        self.begin();
+        self.0.push_str(term);
+    }
+
+    fn begin(&mut self) {
+        if !self.0.is_empty() {
+            self.0.push(' ');
+        }
+    }
+}
+
+fn push_term(out: &mut String, letter: &str, parts: &[&str]) {
     let size: usize = parts.iter().map(|part| part.len() + 1).sum();
     if size > TERM_BYTES || parts.iter().any(|part| part.contains(char::is_whitespace)) {
-        return hashed_term(letter, parts);
+        push_hash(out, letter, hash_of(parts, &mut String::new()));
+        return;
     }
-    let mut term = String::with_capacity(letter.len() + size);
-    term.push_str(letter);
+    out.push_str(letter);
     for (n, part) in parts.iter().enumerate() {
-        term.push(if n == 0 { ':' } else { '\x1f' });
-        term.push_str(part);
+        out.push(if n == 0 { ':' } else { '\x1f' });
+        out.push_str(part);
     }
+}
+
+fn push_hash(out: &mut String, letter: &str, hash: u64) {
+    out.extend([letter, ":#"]);
+    for digit in (0..16).rev().map(|n| (hash >> (4 * n)) as usize & 0xf) {
+        out.push(char::from(b"0123456789abcdef"[digit]));
+    }
+}
+
+/// The hash of the parts with a zero byte between them; `joined` is space for that.
+fn hash_of(parts: &[&str], joined: &mut String) -> u64 {
+    joined.clear();
+    for (n, part) in parts.iter().enumerate() {
+        if n > 0 {
+            joined.push('\0');
+        }
+        joined.push_str(part);
+    }
+    xxh3_64(joined.as_bytes())
+}
+
+fn term(letter: &str, parts: &[&str]) -> String {
+    let mut term = String::new();
+    push_term(&mut term, letter, parts);
     term
 }
 
 fn hashed_term(letter: &str, parts: &[&str]) -> String {
-    format!("{letter}:#{:016x}", xxh3_64(parts.join("\0").as_bytes()))
+    let mut term = String::new();
+    push_hash(&mut term, letter, hash_of(parts, &mut String::new()));
+    term
 }
