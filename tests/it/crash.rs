@@ -101,6 +101,8 @@ impl Outcome {
     }
 }
 
+/// What the log says of a list of RocksDB's files that was lost.
+const RESTORED: &str = "was damaged and is restored from its copy";
 /// They widen the windows between two steps.
 const SLEEPS: &[&str] = &[
     "",
@@ -211,6 +213,7 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
     if let Power::CutBlind(_, path) = plan.power {
         appliance.set_env("DISK_BLIND", path);
         appliance.expect_log("rocksdb: Corruption");
+        appliance.expect_log(RESTORED);
     }
     let senders = Senders::start(&appliance, plan.load, seed);
     let run = senders.run.clone();
@@ -320,6 +323,10 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
                 appliance.wait_recovered();
             }
         }
+    }
+    if matches!(plan.power, Power::CutBlind(..)) && appliance.log_text().contains(RESTORED) {
+        // Elsewhere the log says what nobody expects.
+        outcome.findings.push(Finding::Start(RESTORED.into()));
     }
     outcome.synced = below.map_or(0, |below| below.disk.synced);
     outcome.counts = run.counts();

@@ -335,6 +335,13 @@ static long do_length(int fd, int64_t length) {
     return result;
 }
 
+/* Room that was reserved behind the end of a file: nothing that can be read. */
+static int gives_back(int fd, long mode, int64_t offset) {
+    struct stat there;
+    return mode == (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) && fstat(fd, &there) == 0 &&
+           offset >= there.st_size;
+}
+
 static long do_allocate(int fd, long mode, int64_t offset, int64_t length) {
     char path[PATH_MAX];
     descriptor_path(fd, path);
@@ -343,8 +350,10 @@ static long do_allocate(int fd, long mode, int64_t offset, int64_t length) {
     int error = arrive('t', path, &dying);
     long result = error ? -error : raw(SYS_fallocate, fd, mode, offset, length);
     if (result == 0) {
-        if (mode & ~FALLOC_FL_KEEP_SIZE) note_text(UNSUPPORTED, 0, mode, "fallocate mode", 0);
-        else note(ALLOCATE, counted, handle_of(fd), mode, offset + length, 0, 0, 0, 0);
+        if (!(mode & ~FALLOC_FL_KEEP_SIZE))
+            note(ALLOCATE, counted, handle_of(fd), mode, offset + length, 0, 0, 0, 0);
+        else if (!gives_back(fd, mode, offset))
+            note_text(UNSUPPORTED, 0, mode, "fallocate mode", 0);
     }
     if (dying) die();
     unlock();
