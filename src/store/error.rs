@@ -64,12 +64,15 @@ impl StoreError {
     }
 
     /// An error of RocksDB: damage when it says that bytes are not what was written, or that the
-    /// disk does not give them back.
+    /// disk does not give them back. A write that failed damages nothing that is there.
     pub(super) fn kv(error: impl std::fmt::Display) -> Self {
         let text = error.to_string();
         let lost = ["Input/output error", "No such file or directory"];
+        // What was done, before the name of the file.
+        let done = text.split('/').next().unwrap_or_default();
+        let reads = ["read", "stat"].iter().any(|word| done.contains(word));
         if text.starts_with("Corruption")
-            || text.starts_with("IO error") && lost.iter().any(|what| text.contains(what))
+            || text.starts_with("IO error") && reads && lost.iter().any(|what| text.contains(what))
         {
             Self::corrupt("rocksdb", text)
         } else {
@@ -86,6 +89,41 @@ impl StoreError {
         Self::Corrupt {
             place: place.into(),
             what: what.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_read_is_damage_and_what_can_not_be_written_is_none() {
+        for (text, is_damage) in [
+            ("Corruption: block checksum mismatch in /a/b.sst", true),
+            (
+                "IO error: While pread offset 0 len 9: /a/b.sst: Input/output error",
+                true,
+            ),
+            (
+                "IO error: No such file or directory: While open a file for random read: \
+                 /a/b.sst: No such file or directory",
+                true,
+            ),
+            (
+                "IO error: While appending to file: /read/b.log: Input/output error",
+                false,
+            ),
+            (
+                "IO error: While fdatasync: /a/b.log: Input/output error",
+                false,
+            ),
+            (
+                "IO error: No space left on device: While appending to file: /a/b.sst",
+                false,
+            ),
+        ] {
+            assert_eq!(StoreError::kv(text).is_damage(), is_damage, "{text}");
         }
     }
 }

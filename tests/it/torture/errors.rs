@@ -148,13 +148,16 @@ fn case(n: i64, error: i32) -> Option<Case> {
             };
             workload.run();
             (sent, refused, wrong) = (workload.sent, workload.refused, workload.wrong);
-            // It may be about to end.
-            std::thread::sleep(Duration::from_millis(50));
-            if appliance.exited().is_none()
+            // It may be about to end, and answer no more.
+            let asked = Instant::now();
+            while appliance.exited().is_none()
                 && let Err(error) = appliance.try_get("loki.listen", "/ready")
-                && appliance.exited().is_none()
             {
-                wrong.push(format!("does not answer: {error}"));
+                if asked.elapsed() > PATIENCE {
+                    wrong.push(format!("does not answer, and does not end: {error}"));
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
             }
         }
         Err(why) if appliance.exited().is_none() => wrong.push(why),
@@ -268,6 +271,9 @@ fn try_calls(calls: &[(i64, i32)]) -> (BTreeMap<String, usize>, Vec<String>) {
 #[track_caller]
 fn conclude(calls: &[(i64, i32)]) {
     let (summary, wrong) = try_calls(calls);
+    for what in &wrong {
+        eprintln!("wrong: {}", what.lines().next().unwrap_or_default());
+    }
     report::add(
         "Failing calls",
         json!({ "injected errors": summary.values().sum::<usize>(), "outcomes": summary,
