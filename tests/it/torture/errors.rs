@@ -148,7 +148,8 @@ fn case(n: i64, error: i32) -> Option<Case> {
             };
             workload.run();
             (sent, refused, wrong) = (workload.sent, workload.refused, workload.wrong);
-            // It may be about to end, and answer no more.
+            // It may be about to end, and answer for a moment, or no more.
+            std::thread::sleep(Duration::from_millis(250));
             let asked = Instant::now();
             while appliance.exited().is_none()
                 && let Err(error) = appliance.try_get("loki.listen", "/ready")
