@@ -24,6 +24,7 @@ use crate::protocol::loki::push::DecodeLimits;
 use crate::protocol::otlp::logs::Mapping;
 use crate::query::{self, Querier, QueryLimits};
 use crate::runtime::clock::Clock;
+use crate::runtime::heap;
 use crate::runtime::permits::Budget;
 use crate::runtime::pool::Pool;
 use crate::runtime::shutdown;
@@ -174,6 +175,7 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let http = HttpMetrics::new(&metrics);
     let (trigger, shutdown) = shutdown::channel();
     let stopping = Arc::new(AtomicBool::new(false));
+    heap::give_back_regularly(&shutdown);
     let gauges = MemoryGauges::new(&metrics, &budget);
 
     let reloads = Reloads::open(&config, &metrics);
@@ -664,6 +666,7 @@ struct MemoryGauges {
     used: crate::telemetry::metrics::Family<ByAccount, Gauge>,
     peak: crate::telemetry::metrics::Family<ByAccount, Gauge>,
     resident: Gauge,
+    allocated: Gauge,
 }
 
 impl MemoryGauges {
@@ -685,6 +688,10 @@ impl MemoryGauges {
                 "process_resident_memory_bytes",
                 "Memory that the process occupies",
             ),
+            allocated: metrics.gauge(
+                "allocated_bytes",
+                "What the process has allocated, mapped files and stacks not among it",
+            ),
         }
     }
 
@@ -697,6 +704,9 @@ impl MemoryGauges {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: Option<i64> = statm.split(' ').nth(1).and_then(|n| n.parse().ok());
         self.resident.set(pages.unwrap_or(0) * 4096);
+        let allocated = heap::allocated().unwrap_or(0);
+        self.allocated
+            .set(i64::try_from(allocated).unwrap_or(i64::MAX));
     }
 }
 

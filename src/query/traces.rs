@@ -5,6 +5,7 @@
 
 mod archive;
 mod blocks;
+mod operations;
 mod parts;
 mod search;
 
@@ -17,7 +18,6 @@ use super::answer::QueryError;
 use super::limits::QueryLimits;
 use super::prune::internal;
 use super::{Querier, QueryStats};
-use crate::model::Timestamp;
 use crate::model::search::SpanMatcher;
 use crate::model::trace::{Operation, Span, Trace, TraceId, TraceQuery};
 use crate::runtime::pool::{Lane, Pool};
@@ -29,7 +29,7 @@ use crate::store::{Store, StoreError};
 pub use blocks::Blocks;
 use blocks::Worth;
 pub use parts::Where;
-use search::{Bounds, Job, SpanSource, Why};
+use search::{Bounds, Group, Job, SpanSource, Why};
 
 impl Querier {
     /// Complete traces with a span that is as wanted, newest first.
@@ -72,8 +72,14 @@ impl Querier {
 
     /// Names of all services, sorted.
     pub async fn services(&self) -> Result<Vec<String>, QueryError> {
-        self.on_traces("services", |source, _| search::services(source))
-            .await
+        let list = |store: &Store| operations::services(|visit| store.operations(visit));
+        let listed = async {
+            let _running = self.admission.enter().await?;
+            self.on_pool(move |store| list(store).map_err(internal))
+                .await
+        };
+        self.metrics
+            .count("services", listed.await, |_| None::<QueryStats>)
     }
 
     /// Operations of a service, sorted; of one kind if one is given.
@@ -83,10 +89,16 @@ impl Querier {
         kind: Option<&str>,
     ) -> Result<Vec<Operation>, QueryError> {
         let (service, kind) = (service.to_owned(), kind.map(str::to_owned));
-        self.on_traces("operations", move |source, _| {
-            search::operations(source, &service, kind.as_deref())
-        })
-        .await
+        let list = move |store: &Store| {
+            operations::of_service(|visit| store.operations(visit), &service, kind.as_deref())
+        };
+        let listed = async {
+            let _running = self.admission.enter().await?;
+            self.on_pool(move |store| list(store).map_err(internal))
+                .await
+        };
+        self.metrics
+            .count("operations", listed.await, |_| None::<QueryStats>)
     }
 
     async fn on_traces<T: Send + 'static>(
@@ -147,52 +159,33 @@ impl SpanSource for Source {
         frozen.chain(self.open.iter().map(Arc::as_ref))
     }
 
-    fn candidates(
-        &self,
-        matcher: &SpanMatcher,
+    fn candidates<'a>(
+        &'a self,
+        matcher: &'a SpanMatcher,
         need: &BlockNeed,
-    ) -> Result<Vec<(Timestamp, Self::Place)>, QueryError> {
-        let mut found = Vec::new();
+    ) -> Result<Vec<Group<'a, Self::Place>>, QueryError> {
+        let mut groups = Vec::new();
         for (day, span_day) in self.days.iter().enumerate() {
-            let wanted = |meta: &&Arc<BlockMeta>| meta.may_match(matcher);
-            let mut take = |meta: &Arc<BlockMeta>| found.push((meta.max_start, (day, meta.number)));
-            let blocks = &span_day.blocks;
-            if !blocks.iter().any(|meta| wanted(&meta)) {
+            let runs = span_day.blocks.runs();
+            let runs: Vec<_> = runs.filter(|run| run.bounds().may_match(matcher)).collect();
+            if runs.is_empty() {
                 continue;
             }
-            let ends = [blocks.iter().next(), blocks.iter().next_back()];
-            let numbers = ends.map(|meta| meta.map_or(0, |meta| meta.number as usize));
-            let Some((indexed_below, older, newer)) = by_terms(span_day, need) else {
-                blocks.iter().filter(wanted).for_each(take);
-                continue;
-            };
-            let without = without(span_day, need);
-            let holds = |set: &Option<NumberSet>, meta: &BlockMeta| {
-                set.as_ref().is_none_or(|set| set.contains(meta.number))
-            };
-            let indexed = |meta: &&Arc<BlockMeta>| {
-                meta.number >= indexed_below
-                    || holds(&older, meta)
-                        && (meta.terms < TERMS || holds(&newer, meta))
-                        && !is_in(&without, meta.number)
-            };
-            match &older {
-                // No meta is missing: the few that are needed are at hand by their numbers.
-                Some(set) if numbers == [0, blocks.len().saturating_sub(1)] => {
-                    let below = set.iter().filter(|n| *n < indexed_below);
-                    let metas = below.filter_map(|n| blocks.get(n as usize));
-                    metas.filter(indexed).filter(wanted).for_each(&mut take);
-                    let rest = indexed_below as usize..blocks.len();
-                    let metas = rest.filter_map(|n| blocks.get(n));
-                    metas.filter(wanted).for_each(take);
-                }
-                _ => {
-                    let metas = blocks.iter().filter(wanted);
-                    metas.filter(indexed).for_each(take);
-                }
-            }
+            let terms = by_terms(span_day, need).map(Arc::new);
+            groups.extend(runs.into_iter().map(|run| Group {
+                newest: run.bounds().max_start,
+                list: {
+                    let terms = terms.clone();
+                    let place = move |meta: &BlockMeta| (meta.max_start, (day, meta.number));
+                    Box::new(move || {
+                        let metas = candidates_of(run.metas(), terms.as_deref());
+                        let wanted = metas.filter(|meta| meta.may_match(matcher));
+                        wanted.map(place).collect()
+                    })
+                },
+            }));
         }
-        Ok(found)
+        Ok(groups)
     }
 
     fn may_match(&self, place: Self::Place, need: &BlockNeed) -> Result<bool, QueryError> {
@@ -271,16 +264,6 @@ impl SpanSource for Source {
         }
         Ok(places)
     }
-
-    fn operations(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), QueryError> {
-        for span_day in &self.days {
-            match span_day.partition.operations(&mut *visit) {
-                Ok(()) | Err(StoreError::Gone(_)) => {}
-                Err(error) => return Err(internal(error)),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Blocks of a day that the filters of runs rule out: numbers, in order, of runs that do not
@@ -302,19 +285,69 @@ fn is_in(ranges: &[Range<u32>], number: u32) -> bool {
     after > 0 && ranges[after - 1].contains(&number)
 }
 
-/// The number from which on the index knows nothing, and the numbers of the blocks of a day
-/// whose terms are as needed, of all and of those with newer terms; `None`: of every block.
-type ByTerms = (u32, Option<NumberSet>, Option<NumberSet>);
+/// What the index says of a day's blocks.
+struct ByTerms {
+    /// From this number on it knows nothing.
+    indexed_below: u32,
+    /// Blocks whose terms are as needed; `None`: every block.
+    older: Option<NumberSet>,
+    /// The same for terms that only newer blocks have.
+    newer: Option<NumberSet>,
+    /// Ruled out by the filters of runs.
+    without: Vec<Range<u32>>,
+}
+
+impl ByTerms {
+    fn leaves(&self, meta: &BlockMeta) -> bool {
+        let holds =
+            |set: &Option<NumberSet>| set.as_ref().is_none_or(|set| set.contains(meta.number));
+        meta.number >= self.indexed_below
+            || holds(&self.older)
+                && (meta.terms < TERMS || holds(&self.newer))
+                && !is_in(&self.without, meta.number)
+    }
+}
+
+/// The blocks, in order of number, that the index leaves.
+fn candidates_of<'a>(
+    metas: &'a [Arc<BlockMeta>],
+    terms: Option<&'a ByTerms>,
+) -> impl Iterator<Item = &'a BlockMeta> {
+    let numbers = match metas {
+        [first, .., last] => first.number..last.number.saturating_add(1),
+        [only] => only.number..only.number.saturating_add(1),
+        [] => 0..0,
+    };
+    let first = numbers.start;
+    // Those that have to be looked at, by their place.
+    let (named, rest) = match terms {
+        // No meta is missing: the few that are needed are at hand by their numbers.
+        Some(ByTerms {
+            indexed_below,
+            older: Some(set),
+            ..
+        }) if numbers.len() == metas.len() => {
+            let end = numbers.end.min(*indexed_below).max(first);
+            (Some(set.within(first..end)), (end - first) as usize)
+        }
+        _ => (None, 0),
+    };
+    let named = named.into_iter().flatten();
+    let named = named.filter_map(move |n| metas.get((n - first) as usize));
+    let all = named.chain(&metas[rest..]).map(|meta| &**meta);
+    all.filter(move |meta| terms.is_none_or(|terms| terms.leaves(meta)))
+}
 
 /// `None` when the index rules out nothing.
 fn by_terms(day: &SpanDay, need: &BlockNeed) -> Option<ByTerms> {
     let found = day.partition.index.view().and_then(|view| match view {
         // The plan cares for overflowing words itself; no term is empty.
-        Some(view) => Ok(Some((
-            view.indexed_below,
-            view.search(&need.words, "", "")?,
-            view.search(&need.newer, "", "")?,
-        ))),
+        Some(view) => Ok(Some(ByTerms {
+            indexed_below: view.indexed_below,
+            older: view.search(&need.words, "", "")?,
+            newer: view.search(&need.newer, "", "")?,
+            without: without(day, need),
+        })),
         None => Ok(None),
     });
     found.unwrap_or_else(|error| {

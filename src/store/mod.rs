@@ -33,6 +33,7 @@ pub mod links;
 mod manifest;
 mod meta_copy;
 mod metrics;
+mod operations;
 pub mod options;
 pub mod partition;
 pub mod patterns;
@@ -300,6 +301,28 @@ impl Store {
     pub fn kept(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let kv = &self.0.shared.kv;
         kv.get(layout::META_FAMILY, &kept_key(name), <[u8]>::to_vec)
+    }
+
+    /// Visits `service 00 operation 00 kind` of all spans, maybe repeatedly. Neither blocks nor
+    /// what is known of them is read.
+    pub fn operations(&self, mut visit: impl FnMut(&[u8])) -> Result<(), StoreError> {
+        let (partitions, unsealed) = {
+            let open = self.0.shared.open.lock();
+            let partitions = open.partitions.values();
+            let partitions = partitions.filter(|p| p.id.signal == Signal::Spans).cloned();
+            let heads = open.spans.values().map(|head| &head.block);
+            let frozen = open.frozen_spans.iter().map(|head| &head.block);
+            let unsealed = heads.chain(frozen).flat_map(|b| b.block().operations());
+            (partitions.collect::<Vec<_>>(), unsealed.collect::<Vec<_>>())
+        };
+        unsealed.iter().for_each(|operation| visit(operation));
+        for partition in partitions {
+            match partition.operations(&mut visit) {
+                Ok(()) | Err(StoreError::Gone(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// All spans at one instant.

@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunk::{ChunkMeta, StreamSum};
 use super::damage::{Damage, Kind};
@@ -22,6 +21,7 @@ use super::layout::{
     Layout, PartitionId, Signal, first_of_run_key, number_key, number_of_key, prefix, run_key,
     stream_key,
 };
+use super::operations::Operations;
 use super::seal::{SealedBlock, SealedChunk};
 use super::span::BlockMeta;
 use super::span::links::Links;
@@ -41,22 +41,34 @@ const GAP: u32 = 1 << 16;
 
 /// Blocks whose links are kept until the linker asks for them; 5 MiB or so.
 const MAX_UNLINKED: usize = 256;
-/// So many operations of a day are known as written already.
-const KNOWN_OPERATIONS: usize = 16 << 10;
+
+/// What is known of a chunk or block without reading it.
+pub trait Meta {
+    /// What many have together.
+    type Sums: std::fmt::Debug;
+}
+
+impl Meta for ChunkMeta {
+    type Sums = Box<[StreamSum]>;
+}
+
+impl Meta for BlockMeta {
+    type Sums = BlockMeta;
+}
 
 /// An immutable list of metas in order of number; cheap to clone.
 #[derive(Debug)]
-pub struct Catalog<M>(Vec<Arc<Run<M>>>);
+pub struct Catalog<M: Meta>(Vec<Arc<Run<M>>>);
 
 /// Some metas, and what they have together.
 #[derive(Debug)]
-pub struct Run<M> {
+pub struct Run<M: Meta> {
     metas: Vec<Arc<M>>,
     /// Made when first asked for; gone when a meta changes.
-    sums: OnceLock<Box<[StreamSum]>>,
+    sums: OnceLock<M::Sums>,
 }
 
-impl<M> Run<M> {
+impl<M: Meta> Run<M> {
     pub fn metas(&self) -> &[Arc<M>] {
         &self.metas
     }
@@ -69,7 +81,7 @@ impl<M> Run<M> {
     }
 }
 
-impl<M> Clone for Run<M> {
+impl<M: Meta> Clone for Run<M> {
     fn clone(&self) -> Self {
         Self {
             metas: self.metas.clone(),
@@ -85,19 +97,26 @@ impl Run<ChunkMeta> {
     }
 }
 
-impl<M> Default for Catalog<M> {
+impl Run<BlockMeta> {
+    /// Times and durations between which those of its blocks lie.
+    pub fn bounds(&self) -> &BlockMeta {
+        self.sums.get_or_init(|| BlockMeta::around(&self.metas))
+    }
+}
+
+impl<M: Meta> Default for Catalog<M> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<M> Clone for Catalog<M> {
+impl<M: Meta> Clone for Catalog<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<M> Catalog<M> {
+impl<M: Meta> Catalog<M> {
     fn push(&mut self, meta: Arc<M>) {
         match self.0.last_mut() {
             Some(run) if run.metas.len() < RUN => Run::change(run).push(meta),
@@ -132,7 +151,7 @@ impl<M> Catalog<M> {
     }
 }
 
-impl<M> FromIterator<M> for Catalog<M> {
+impl<M: Meta> FromIterator<M> for Catalog<M> {
     /// In order of number.
     fn from_iter<I: IntoIterator<Item = M>>(metas: I) -> Self {
         let mut catalog = Self::default();
@@ -214,6 +233,8 @@ pub struct Partition {
     layout: Layout,
     pub index: DayIndex,
     state: Mutex<State>,
+    /// Of spans. Locked after `state`.
+    operations: Mutex<Operations>,
     dropped: AtomicBool,
     /// When it was last asked for its catalog, by the process's clock, nanoseconds.
     used_at: AtomicI64,
@@ -225,9 +246,6 @@ struct State {
     blocks: Option<Catalog<BlockMeta>>,
     /// Streams that the family lists.
     streams: HashSet<StreamId>,
-    /// Hashes of operations that this process wrote to the family. They are flushed before or
-    /// with what is written later, so they need not be written again.
-    operations: HashSet<u64>,
     next_number: u32,
     /// Documents for the index of chunks that may not be flushed yet.
     unindexed: Vec<(u32, String)>,
@@ -286,6 +304,7 @@ impl Partition {
             name,
             kv,
             state: Mutex::new(state),
+            operations: Mutex::default(),
             dropped: AtomicBool::new(false),
             used_at: AtomicI64::new(0),
         })
@@ -306,7 +325,10 @@ impl Partition {
             if state.next_number == 0 {
                 match id.signal {
                     Signal::Logs => state.chunks = Some(Catalog::default()),
-                    Signal::Spans => state.blocks = Some(Catalog::default()),
+                    Signal::Spans => {
+                        state.blocks = Some(Catalog::default());
+                        *partition.operations.lock() = Operations::none();
+                    }
                 }
             }
         }
@@ -522,15 +544,12 @@ impl Partition {
             }
             run.restart(number + 1);
         }
-        let mut new_operations = Vec::new();
-        for operation in sealed.operations {
-            let hash = xxh3_64(&operation);
-            if state.operations.contains(&hash) {
-                continue;
-            }
-            new_operations.push(hash);
+        let mut operations = self.operations.lock();
+        let mut new_operations = sealed.operations;
+        new_operations.retain(|operation| !operations.is_written(operation));
+        for operation in &new_operations {
             let mut key = vec![prefix::OPERATION];
-            key.extend_from_slice(&operation);
+            key.extend_from_slice(operation);
             batch.put(key, Vec::new());
         }
         fail::fail_point!("seal-write");
@@ -540,9 +559,8 @@ impl Partition {
             return Err(error);
         }
         fail::fail_point!("seal-written");
-        if state.operations.len() < KNOWN_OPERATIONS {
-            state.operations.extend(new_operations);
-        }
+        operations.wrote(new_operations);
+        drop(operations);
         state.next_number += 1;
         state.dirty = true;
         state.unindexed.push((number, sealed.words));
@@ -772,7 +790,7 @@ impl Partition {
         most: usize,
     ) -> Result<Vec<u32>, StoreError> {
         let now = self.used_at.load(Ordering::Relaxed);
-        fn some<M>(
+        fn some<M: Meta>(
             catalog: &Catalog<M>,
             range: &std::ops::Range<u32>,
             most: usize,
@@ -788,7 +806,7 @@ impl Partition {
     }
 
     /// All metas of the family that `decode` does not leave out.
-    fn load<M>(
+    fn load<M: Meta>(
         &self,
         decode: impl Fn(u32, &[u8]) -> Result<Option<M>, String>,
     ) -> Result<Catalog<M>, StoreError> {
@@ -1040,10 +1058,21 @@ impl Partition {
 
     /// Visits `service 00 operation 00 kind` of all operations.
     pub fn operations(&self, mut visit: impl FnMut(&[u8])) -> Result<(), StoreError> {
-        self.kv.scan(&self.name, &[prefix::OPERATION], |key, _| {
+        let mut operations = self.operations.lock();
+        if let Some(at_hand) = operations.at_hand() {
+            at_hand.iter().for_each(|operation| visit(operation));
+            return Ok(());
+        }
+        operations.begin();
+        let read = self.kv.scan(&self.name, &[prefix::OPERATION], |key, _| {
             visit(&key[1..]);
+            operations.keep(&key[1..]);
             true
-        })
+        });
+        if read.is_err() {
+            operations.forget();
+        }
+        read
     }
 
     /// Number that the next chunk or block gets.
@@ -1101,7 +1130,8 @@ impl Partition {
             .sum();
         let loaded = state.chunks.is_some() || state.blocks.is_some();
         let run = state.run.as_ref().map_or(0, TagRun::memory);
-        words + run + state.streams.len() * 24 + if loaded { state.memory } else { 0 }
+        let operations = self.operations.lock().memory();
+        words + run + operations + state.streams.len() * 24 + if loaded { state.memory } else { 0 }
     }
 
     /// Has at hand what the first query over the day would have to load.

@@ -55,6 +55,22 @@ impl BlockMeta {
         self.spans == 0
     }
 
+    /// Times and durations between which those of all blocks lie.
+    pub fn around(blocks: &[Arc<Self>]) -> Self {
+        let mut blocks = blocks.iter().filter(|block| !block.is_removed());
+        let Some(first) = blocks.next() else {
+            return Self::default();
+        };
+        blocks.fold(Self::clone(first), |all, block| Self {
+            spans: all.spans.saturating_add(block.spans),
+            min_start: all.min_start.min(block.min_start),
+            max_start: all.max_start.max(block.max_start),
+            min_duration: all.min_duration.min(block.min_duration),
+            max_duration: all.max_duration.max(block.max_duration),
+            ..all
+        })
+    }
+
     /// Whether times and durations let the block hold what a search looks for.
     pub fn may_match(&self, matcher: &SpanMatcher) -> bool {
         matcher.starts_match(self.min_start, self.max_start)

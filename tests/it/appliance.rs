@@ -408,20 +408,32 @@ impl Appliance {
     /// all streams together in the order of their times.
     #[track_caller]
     pub fn lines(&self, logql: &str) -> Vec<(i64, String)> {
+        const PAGE: usize = 50_000;
         let now = now();
         let day = 86_400_000_000_000;
-        let path = format!(
-            "/loki/api/v1/query_range?query={}&start={}&end={}&limit=1000000&direction=forward",
-            encoded(logql),
-            now - 2 * day,
-            now + day
-        );
-        let answer = self.get("loki.listen", &path);
-        assert_eq!(answer.status, 200, "{logql}: {}", answer.text());
-        let mut lines: Vec<(i64, String)> = streams_of(&answer.json());
-        // Stable: within a stream equal times stay in their order.
-        lines.sort_by_key(|(at, _)| *at);
-        lines
+        let (mut from, end) = (now - 2 * day, now + day);
+        let mut lines: Vec<(i64, String)> = Vec::new();
+        loop {
+            let path = format!(
+                "/loki/api/v1/query_range?query={}&start={from}&end={end}&limit={PAGE}&direction=forward",
+                encoded(logql),
+            );
+            let answer = self.get("loki.listen", &path);
+            assert_eq!(answer.status, 200, "{logql}: {}", answer.text());
+            let mut page: Vec<(i64, String)> = streams_of(&answer.json());
+            let is_last = page.len() < PAGE;
+            // Stable: within a stream equal times stay in their order.
+            page.sort_by_key(|(at, _)| *at);
+            lines.append(&mut page);
+            if is_last {
+                return lines;
+            }
+            // Of the last time there may be more.
+            let last = lines[lines.len() - 1].0;
+            assert!(last > from, "{logql}: more than a page at {last}");
+            lines.truncate(lines.partition_point(|(at, _)| *at < last));
+            from = last;
+        }
     }
 
     /// Seals everything and commits the indices.
@@ -483,17 +495,25 @@ impl Appliance {
 
     /// Memory that the program occupies now, and at most so far, in bytes.
     pub fn resident(&self) -> (u64, u64) {
+        (self.of_status("VmRSS:"), self.of_status("VmHWM:"))
+    }
+
+    /// Of the memory that it occupies now what is not a mapped file's: those the kernel may take
+    /// back. Bytes.
+    pub fn own_memory(&self) -> u64 {
+        self.of_status("RssAnon:")
+    }
+
+    /// A size in the process's status, bytes.
+    fn of_status(&self, name: &str) -> u64 {
         let id = self.child.as_ref().expect("running").child.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("running");
-        let of = |name: &str| {
-            let line = status
-                .lines()
-                .find(|l| l.starts_with(name))
-                .expect("a line of status");
-            let number = line.split_whitespace().nth(1).expect("a number");
-            number.parse::<u64>().expect("a number") << 10
-        };
-        (of("VmRSS:"), of("VmHWM:"))
+        let mut lines = status.lines();
+        let line = lines
+            .find(|l| l.starts_with(name))
+            .expect("a line of status");
+        let number = line.split_whitespace().nth(1).expect("a number");
+        number.parse::<u64>().expect("a number") << 10
     }
 
     /// A warning or error with this text in it is part of the test.

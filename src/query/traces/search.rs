@@ -17,9 +17,7 @@ use hashbrown::HashMap;
 
 use crate::model::Timestamp;
 use crate::model::search::SpanMatcher;
-use crate::model::trace::{
-    Operation, Span, SpanId, Tag, TagValue, Text, Trace, TraceId, TraceQuery,
-};
+use crate::model::trace::{Span, SpanId, Tag, TagValue, Text, Trace, TraceId, TraceQuery};
 use crate::query::answer::QueryError;
 use crate::store::span::{BlockNeed, SpanBlock};
 
@@ -37,12 +35,12 @@ pub trait SpanSource: Sized + 'static {
     /// Blocks in memory.
     fn open(&self) -> impl Iterator<Item = &SpanBlock>;
 
-    /// Sealed blocks that may hold what is searched for, with the newest start in each.
-    fn candidates(
-        &self,
-        matcher: &SpanMatcher,
+    /// Sealed blocks that may hold what is searched for.
+    fn candidates<'a>(
+        &'a self,
+        matcher: &'a SpanMatcher,
         need: &BlockNeed,
-    ) -> Result<Vec<(Timestamp, Self::Place)>, QueryError>;
+    ) -> Result<Vec<Group<'a, Self::Place>>, QueryError>;
 
     /// Whether a candidate still is one after a closer, dearer look.
     fn may_match(&self, place: Self::Place, need: &BlockNeed) -> Result<bool, QueryError>;
@@ -58,9 +56,51 @@ pub trait SpanSource: Sized + 'static {
 
     /// Sealed blocks with spans of a trace.
     fn places_of(&self, trace: TraceId) -> Result<Vec<Self::Place>, QueryError>;
+}
 
-    /// Visits `service 00 operation 00 kind` of all sealed spans, maybe repeatedly.
-    fn operations(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), QueryError>;
+/// Sealed blocks of which none has a start after `newest`. Which they are is asked for when their
+/// turn comes, with the newest start in each: of many groups the newest are enough for most.
+pub struct Group<'a, P> {
+    pub newest: Timestamp,
+    pub list: Box<dyn FnOnce() -> Vec<(Timestamp, P)> + 'a>,
+}
+
+/// Candidates by their newest start, descending.
+struct Candidates<'a, P> {
+    /// Ascending.
+    groups: Vec<Group<'a, P>>,
+    /// Of the groups that were listed. Few of many are looked at: a heap has them in order at
+    /// less cost than sorting.
+    listed: BinaryHeap<(Timestamp, P)>,
+}
+
+impl<'a, P: Ord> Candidates<'a, P> {
+    fn new(mut groups: Vec<Group<'a, P>>) -> Self {
+        groups.sort_by_key(|group| group.newest);
+        Self {
+            groups,
+            listed: BinaryHeap::new(),
+        }
+    }
+
+    /// The next one, unless what it has is older than `floor`; then so is everything after it.
+    fn next(&mut self, floor: Option<Timestamp>) -> Option<P> {
+        let is_older = |newest: Timestamp| floor.is_some_and(|floor| floor > newest);
+        loop {
+            let next = self.listed.peek().map(|(newest, _)| *newest);
+            match self.groups.last() {
+                Some(group) if next.is_none_or(|next| next <= group.newest) => {
+                    if is_older(group.newest) {
+                        return None;
+                    }
+                    let group = self.groups.pop()?;
+                    self.listed.extend((group.list)());
+                }
+                _ if next.is_some_and(is_older) => return None,
+                _ => return self.listed.pop().map(|(_, place)| place),
+            }
+        }
+    }
 }
 
 /// What a block is read for.
@@ -132,20 +172,15 @@ pub fn find_ids<S: SpanSource>(
     for block in source.open() {
         newest.look_into(block, &matcher);
     }
-    // Few of many are looked at: a heap has them in order at less cost than sorting.
-    let mut candidates = BinaryHeap::from(source.candidates(&matcher, need)?);
     let question = Arc::new((matcher, need.clone()));
+    let mut candidates = Candidates::new(source.candidates(&question.0, need)?);
     let mut wave = FIRST_WAVE;
     loop {
         let floor = newest.floor();
         let mut places = Vec::with_capacity(wave);
         while places.len() < wave
-            && let Some((max_start, place)) = candidates.pop()
+            && let Some(place) = candidates.next(floor)
         {
-            if floor.is_some_and(|floor| floor > max_start) {
-                candidates.clear();
-                break;
-            }
             places.push(place);
         }
         if places.is_empty() {
@@ -282,60 +317,6 @@ fn gather<S: SpanSource>(
         }
     }
     Ok(found)
-}
-
-/// Names of all services, sorted.
-pub fn services<S: SpanSource>(source: &S) -> Result<Vec<String>, QueryError> {
-    let mut names = BTreeSet::new();
-    each_operation(source, &mut |service, _, _| {
-        if !names.contains(service) {
-            names.insert(service.to_owned());
-        }
-    })?;
-    Ok(names.into_iter().collect())
-}
-
-/// Operations of a service, sorted; of one kind if one is given.
-pub fn operations<S: SpanSource>(
-    source: &S,
-    service: &str,
-    kind: Option<&str>,
-) -> Result<Vec<Operation>, QueryError> {
-    let mut found = BTreeSet::new();
-    each_operation(source, &mut |of, name, its_kind| {
-        if of == service && kind.is_none_or(|kind| kind == its_kind) {
-            found.insert(Operation {
-                name: name.to_owned(),
-                kind: its_kind.to_owned(),
-            });
-        }
-    })?;
-    Ok(found.into_iter().collect())
-}
-
-fn each_operation<S: SpanSource>(
-    source: &S,
-    visit: &mut dyn FnMut(&str, &str, &str),
-) -> Result<(), QueryError> {
-    let mut split = |stored: &[u8]| {
-        let Ok(text) = std::str::from_utf8(stored) else {
-            return;
-        };
-        // The kind is at the end and the service at the start, should the name hold zeros.
-        if let Some((service, rest)) = text.split_once('\0')
-            && let Some((name, kind)) = rest.rsplit_once('\0')
-        {
-            visit(service, name, kind);
-        }
-    };
-    source.operations(&mut split)?;
-    for block in source.open() {
-        block
-            .operations()
-            .iter()
-            .for_each(|operation| split(operation));
-    }
-    Ok(())
 }
 
 /// The newest traces found so far (T1), as many as the limit.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::model::Timestamp;
 use crate::model::time::{DAY, MINUTE};
 use crate::model::trace::{Process, Span, SpanBatch, SpanId, Tag, TagValue};
 use crate::runtime::clock::Clock;
@@ -210,7 +211,9 @@ async fn searches_find_the_same_in_heads_and_in_sealed_blocks() {
         snapshot
             .candidates(&SpanMatcher::new(query), &need)
             .unwrap()
-            .len()
+            .into_iter()
+            .map(|group| (group.list)().len())
+            .sum::<usize>()
     };
     assert!(candidates(&query("web", "", &[], 1)) >= 5);
     assert_eq!(candidates(&query("other", "", &[], 1)), 0);
@@ -225,6 +228,59 @@ async fn searches_find_the_same_in_heads_and_in_sealed_blocks() {
         assert_eq!(candidates(&slow(70_000)), 0);
     }
     querier.store.stop().unwrap();
+}
+
+async fn listed(querier: &Querier) -> (Vec<String>, Vec<String>) {
+    let operations = querier.operations("web", None).await.unwrap();
+    let names = operations.into_iter().map(|operation| operation.name);
+    (querier.services().await.unwrap(), names.collect())
+}
+
+#[tokio::test]
+async fn services_and_operations_of_a_day_from_before_are_listed_with_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = |services: &[&str], operations: &[&str]| {
+        let own = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        (own(services), own(operations))
+    };
+    let named = |service: &str, operation: &str| Span {
+        operation: operation.into(),
+        process: Arc::new(Process {
+            service: service.into(),
+            tags: vec![],
+        }),
+        ..spans(0).remove(0)
+    };
+    for asked_first in [true, false] {
+        let path = dir.path().join(asked_first.to_string());
+        let querier = self::querier(&path);
+        push(&querier, vec![named("web", "one"), named("api", "two")]).await;
+        querier.store.flush().await.unwrap();
+        querier.store.stop().unwrap();
+        drop(querier);
+        let querier = self::querier(&path);
+        if asked_first {
+            assert_eq!(listed(&querier).await, pair(&["api", "web"], &["one"]));
+        }
+        push(&querier, vec![named("web", "three"), named("web", "one")]).await;
+        let all = pair(&["api", "web"], &["one", "three"]);
+        if asked_first {
+            assert_eq!(listed(&querier).await, all);
+        }
+        querier.store.flush().await.unwrap();
+        assert_eq!(listed(&querier).await, all);
+        // More than are kept at hand.
+        let many = (0..700).map(|n| named("many", &format!("{n:0100}")));
+        push(&querier, many.collect()).await;
+        querier.store.flush().await.unwrap();
+        for _ in 0..2 {
+            let many = querier.operations("many", None).await.unwrap();
+            assert_eq!(many.len(), 700);
+            let all = pair(&["api", "many", "web"], &["one", "three"]);
+            assert_eq!(listed(&querier).await, all);
+        }
+        querier.store.stop().unwrap();
+    }
 }
 
 /// Appends without waiting for the sync, which one later append waits for.

@@ -121,13 +121,18 @@ pub fn names(operations: &[Operation]) -> Vec<String> {
     names
 }
 
-/// A trace id from a request's bytes.
-pub fn trace_id(bytes: &[u8]) -> Result<TraceId, Status> {
+/// A trace id from a request's bytes. No trace has that of zero.
+pub fn any_trace_id(bytes: &[u8]) -> Result<TraceId, Status> {
     let id = match bytes {
         [] => Ok(TraceId(0)),
         bytes => read_trace_id(bytes),
     };
-    let id = id.map_err(|error| Status::invalid_argument(error.message))?;
+    id.map_err(|error| Status::invalid_argument(error.message))
+}
+
+/// The same in a request to the query service, which refuses that of zero.
+fn trace_id(bytes: &[u8]) -> Result<TraceId, Status> {
+    let id = any_trace_id(bytes)?;
     if id.0 == 0 {
         return Err(Status::invalid_argument(
             "uninitialized TraceID is not allowed",

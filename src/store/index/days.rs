@@ -6,6 +6,7 @@
 //! `meta.json`, which has none, by the XXH3 in `CHECKED` beside it. While a commit is under way a
 //! second line there says that the list may be another one by now.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,14 +82,21 @@ impl NumberSet {
 
     /// The numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().zip(0u32..).flat_map(|(bits, word)| {
-            let mut bits = *bits;
+        self.within(0..u32::MAX)
+    }
+
+    /// Those of a range, ascending.
+    pub fn within(&self, range: Range<u32>) -> impl Iterator<Item = u32> {
+        let words = range.start / 64..range.end.div_ceil(64).min(self.0.len() as u32);
+        let numbers = words.flat_map(|word| {
+            let mut bits = self.0[word as usize];
             std::iter::from_fn(move || {
                 let bit = (bits != 0).then(|| bits.trailing_zeros())?;
                 bits &= bits - 1;
                 Some(word * 64 + bit)
             })
-        })
+        });
+        numbers.filter(move |number| range.contains(number))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -50,11 +50,12 @@ impl SpanSource for Blocks {
         std::iter::once(self.open.block())
     }
 
-    fn candidates(
-        &self,
-        matcher: &SpanMatcher,
+    /// In groups of three.
+    fn candidates<'a>(
+        &'a self,
+        matcher: &'a SpanMatcher,
         need: &BlockNeed,
-    ) -> Result<Vec<(Timestamp, usize)>, QueryError> {
+    ) -> Result<Vec<Group<'a, usize>>, QueryError> {
         let passes = |sealed: &SealedSpanBlock| {
             let terms: BTreeSet<&str> = sealed.words.split(' ').collect();
             let mut has = |demand: &WordDemand| match demand {
@@ -70,7 +71,15 @@ impl SpanSource for Blocks {
             .iter()
             .enumerate()
             .filter(|(_, sealed)| passes(sealed));
-        Ok(all.map(|(n, sealed)| (sealed.meta.max_start, n)).collect())
+        let all: Vec<_> = all.map(|(n, sealed)| (sealed.meta.max_start, n)).collect();
+        let groups = all.chunks(3).map(|group| Group {
+            newest: group.iter().map(|(newest, _)| *newest).max().unwrap_or(0),
+            list: {
+                let group = group.to_vec();
+                Box::new(move || group)
+            },
+        });
+        Ok(groups.collect())
     }
 
     fn may_match(&self, place: usize, need: &BlockNeed) -> Result<bool, QueryError> {
@@ -97,14 +106,6 @@ impl SpanSource for Blocks {
             .filter(|(_, s)| s.trace_ids.contains(&trace.0))
             .map(|(n, _)| n)
             .collect())
-    }
-
-    fn operations(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), QueryError> {
-        self.sealed
-            .iter()
-            .flat_map(|s| &s.operations)
-            .for_each(|operation| visit(operation));
-        Ok(())
     }
 }
 
@@ -358,49 +359,4 @@ fn a_search_without_a_limit_gives_a_hundred_and_one_too_late_an_error() {
         matches!(refused, Err(QueryError::Timeout(_))),
         "{refused:?}"
     );
-}
-
-#[test]
-fn services_and_operations_come_from_sealed_and_open_blocks() {
-    let named = |service: &str, operation: &str, kind: &str| Span {
-        operation: operation.into(),
-        process: Arc::new(Process {
-            service: service.into(),
-            tags: vec![],
-        }),
-        tags: if kind.is_empty() {
-            vec![]
-        } else {
-            vec![Tag::string("span.kind", kind)]
-        },
-        ..span(1, 1, 1)
-    };
-    let mut blocks = Blocks::default();
-    blocks.add(&[
-        named("b", "one", ""),
-        named("b", "two", "server"),
-        named("a", "one", ""),
-    ]);
-    blocks.seal();
-    blocks.add(&[named("b", "two", "client"), named("c", "ze\0ro", "client")]);
-    assert_eq!(services(&blocks).unwrap(), ["a", "b", "c"]);
-    let found = |service: &str, kind: Option<&str>| -> Vec<(String, String)> {
-        let found = operations(&blocks, service, kind).unwrap();
-        found
-            .into_iter()
-            .map(|operation| (operation.name, operation.kind))
-            .collect()
-    };
-    let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
-    assert_eq!(
-        found("b", None),
-        [
-            pair("one", ""),
-            pair("two", "client"),
-            pair("two", "server")
-        ]
-    );
-    assert_eq!(found("b", Some("server")), [pair("two", "server")]);
-    assert_eq!(found("c", None), [pair("ze\0ro", "client")]);
-    assert!(found("d", None).is_empty());
 }

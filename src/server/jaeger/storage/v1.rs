@@ -16,7 +16,7 @@ use crate::server::grpc::storage_v1::plugin_capabilities_server as capabilities;
 use crate::server::grpc::storage_v1::span_reader_plugin_server as spans;
 use crate::server::jaeger::asked::{Asked, range, status};
 use crate::server::jaeger::pieces::{self, Form};
-use crate::server::jaeger::query_grpc::{found_chunks, names, trace_chunks, trace_id};
+use crate::server::jaeger::query_grpc::{found_chunks, names, trace_chunks, any_trace_id};
 use crate::server::spans::{TraceParts, TraceReader};
 
 /// Streams are taken, but Jaeger is told to write span by span: what it sends in a stream nobody
@@ -88,7 +88,7 @@ impl<R: TraceReader> spans::SpanReaderPlugin for Reader<R> {
         &self,
         request: Request<wire::GetTraceRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        let id = trace_id(&request.get_ref().trace_id)?;
+        let id = any_trace_id(&request.get_ref().trace_id)?;
         Ok(trace(pieces::of_trace(&self.0, id, Form::Raw)))
     }
 
@@ -150,7 +150,7 @@ impl<R: TraceReader> archive::ArchiveSpanReaderPlugin for Reader<R> {
         &self,
         request: Request<wire::GetTraceRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        let id = trace_id(&request.get_ref().trace_id)?;
+        let id = any_trace_id(&request.get_ref().trace_id)?;
         Ok(trace(self.0.archived_parts(id)))
     }
 }

@@ -17,7 +17,7 @@ use crate::server::grpc::storage_v2::dependency_reader_server as dependencies;
 use crate::server::grpc::storage_v2::trace_reader_server as traces;
 use crate::server::jaeger::asked::{Asked, range, status};
 use crate::server::jaeger::pieces::{self, Form};
-use crate::server::jaeger::query_grpc::{found_otlp_chunks, otlp_chunks, trace_id};
+use crate::server::jaeger::query_grpc::{found_otlp_chunks, otlp_chunks, any_trace_id};
 use crate::server::spans::TraceReader;
 
 pub fn router<R: TraceReader>(reader: Arc<R>) -> Router {
@@ -74,7 +74,7 @@ impl<R: TraceReader> traces::TraceReader for Reader<R> {
     ) -> Result<Response<Self::GetTracesStream>, Status> {
         // The times are hints.
         let ids = request.into_inner().query.into_iter();
-        let ids: Result<Vec<_>, _> = ids.map(|query| trace_id(&query.trace_id)).collect();
+        let ids: Result<Vec<_>, _> = ids.map(|query| any_trace_id(&query.trace_id)).collect();
         let reader = self.0.clone();
         let traces = stream::iter(ids?)
             .flat_map(move |id| otlp_chunks(pieces::of_trace(&reader, id, Form::Raw)));
