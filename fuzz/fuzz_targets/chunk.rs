@@ -59,6 +59,7 @@ fn framed(mut bytes: &[u8]) -> Option<Vec<u8>> {
     }
     contents.push(bytes);
     let mut frames = Vec::new();
+    // The version whose text is a frame as well.
     let mut chunk = vec![1];
     chunk.extend_from_slice(&u32::from(*lines).to_le_bytes());
     chunk.extend_from_slice(&(bytes.len() as u32).to_le_bytes());

@@ -74,10 +74,12 @@ use std::path::{Path, PathBuf};
 use crate::model::trace::TraceId;
 use crate::model::{Day, StreamId};
 
-/// Version of everything below a data directory. Raised with every incompatible change.
-pub const FORMAT_VERSION: u32 = 2;
-/// The oldest that can be opened. 1 knew no days with a generation.
-pub const OLDEST_FORMAT: u32 = 1;
+/// Version of everything below a data directory. Raised with every incompatible change. A 3 there
+/// is not: a flipped bit would make it a 1 or a 2.
+pub const FORMAT_VERSION: u32 = 4;
+/// Those that can be opened as well. 1 knew no days with a generation, 2 no chunks whose text is in
+/// columns.
+pub const OLDER_FORMATS: [u32; 2] = [1, 2];
 
 /// Directory of what a backup copies.
 pub const BACKUP_DIR: &str = "backup.tmp";

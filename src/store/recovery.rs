@@ -26,7 +26,7 @@ use super::journal::{Journal, Replay};
 use super::keeper::Keeper;
 use super::kv::{Kv, KvOptions};
 use super::layout::{
-    FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, OLDEST_FORMAT, POSITION_PREFIX,
+    FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY, OLDER_FORMATS, POSITION_PREFIX,
 };
 use super::links::Linker;
 use super::manifest;
@@ -247,7 +247,7 @@ pub(super) fn check_format(layout: &Layout) -> Result<(), StoreError> {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(FORMAT_VERSION) => Ok(()),
             // What came since is written beside what there is.
-            Ok(OLDEST_FORMAT..FORMAT_VERSION) => write_format(&path, layout),
+            Ok(older) if OLDER_FORMATS.contains(&older) => write_format(&path, layout),
             Ok(newer) if newer > FORMAT_VERSION => Err(format_error(
                 &path,
                 text.trim(),

@@ -24,7 +24,7 @@ use super::journal::resync::find_record;
 use super::kv::Kv;
 use super::layout::{
     ARCHIVE_FAMILY, DELETE_PREFIX, FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY,
-    OLDEST_FORMAT, PartitionId, Signal, number_key, number_of_key, prefix,
+    OLDER_FORMATS, PartitionId, Signal, number_key, number_of_key, prefix,
 };
 use super::links::record::LinkRecord;
 use super::manifest;
@@ -174,7 +174,8 @@ fn check_format(layout: &Layout, tell: &mut dyn FnMut(Finding)) -> Result<(), St
             .ok()
             .map(|t| t.trim().parse::<u32>())
         {
-            Some(Ok(OLDEST_FORMAT..=FORMAT_VERSION)) => return Ok(()),
+            Some(Ok(FORMAT_VERSION)) => return Ok(()),
+            Some(Ok(older)) if OLDER_FORMATS.contains(&older) => return Ok(()),
             Some(Ok(version)) => format!("version {version}, this program reads {FORMAT_VERSION}"),
             _ => "is no number".to_owned(),
         },

@@ -1,7 +1,7 @@
 //! Data directories of released formats, which every later version has to open.
 //!
-//! `tests/fixtures/data-v1` was written by `WRITE_FIXTURE=<directory> cargo test --test it
-//! fixture`, which writes one of the present format.
+//! `tests/fixtures/data-v1` and `data-v2` were written by `WRITE_FIXTURE=<directory> cargo test --test
+//! it fixture`, which writes one of the present format.
 
 use std::path::Path;
 
@@ -114,7 +114,18 @@ fn check(appliance: &Appliance) {
 
 #[test]
 fn a_directory_of_version_1_opens_with_everything_in_it() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data-v1");
+    opens_with_everything_in_it("data-v1");
+}
+
+#[test]
+fn a_directory_of_version_2_opens_with_everything_in_it() {
+    opens_with_everything_in_it("data-v2");
+}
+
+#[track_caller]
+fn opens_with_everything_in_it(fixture: &str) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let fixture = fixtures.join(fixture);
     let mut appliance = setup().prepare();
     copy_dir(&fixture, &appliance.data_dir());
     let verified = appliance.command(&["verify"]).output().expect("runs");
@@ -135,7 +146,7 @@ fn a_directory_of_version_1_opens_with_everything_in_it() {
 fn a_newer_version_is_refused_with_a_word_about_why() {
     let mut appliance = Setup::default().prepare();
     std::fs::create_dir_all(appliance.data_dir()).expect("created");
-    std::fs::write(appliance.data_dir().join("FORMAT"), "3\n").expect("written");
+    std::fs::write(appliance.data_dir().join("FORMAT"), "5\n").expect("written");
     let why = appliance.try_start().expect_err("refused");
     assert!(why.contains("newer version"), "{why}");
     appliance.expect_log("");

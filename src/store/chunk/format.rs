@@ -1,16 +1,16 @@
 //! A chunk on disk.
 //!
 //! ```text
-//! version u8 = 1 | lines u32 | text bytes u32 | frame sizes: times u32, lengths u32,
+//! version u8 = 2 | lines u32 | text bytes u32 | frame sizes: times u32, lengths u32,
 //! metadata u32, text u32 | frames in that order | XXH3-64 of all before
 //! ```
 //!
-//! (little-endian). Each frame is one zstd frame, or nothing when it has no content:
+//! (little-endian). Each frame but the text's is one zstd frame, or nothing when it has no content:
 //!
 //! - times: first time, then first difference, then differences of differences, zigzag varints;
 //! - lengths: varints;
 //! - metadata: sets n, each n × (name, value); then per line a varint, 0 or 1 + set;
-//! - text: every line followed by `\n`.
+//! - text: every line followed by `\n`, as columns ([`columns`]); in version 1 one zstd frame.
 //!
 //! Three frames and not one, because counting reads times only and a needle reads text only;
 //! level 1, because level 3 is larger and slower here (docs/benchmarks.md).
@@ -20,11 +20,14 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::columns;
 use super::lines::LineBlock;
 use crate::model::log::Metadata;
 use crate::store::codec::{Reader, Writer, put_varint, zigzag};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Its text is a zstd frame.
+const PLAIN_TEXT: u8 = 1;
 const HEADER: usize = 1 + 6 * 4;
 const TRAILER: usize = 8;
 /// zstd level of every frame.
@@ -106,7 +109,11 @@ pub fn encode(block: &LineBlock) -> std::io::Result<Vec<u8>> {
         compress_frame(&times, &mut out)?,
         compress_frame(&lengths, &mut out)?,
         compress_frame(&metadata, &mut out)?,
-        compress_frame(&block.text, &mut out)?,
+        {
+            let before = out.len();
+            columns::encode(&block.text, &mut out)?;
+            out.len() - before
+        },
     ];
     out[0] = VERSION;
     out[1..5].copy_from_slice(&(block.len() as u32).to_le_bytes());
@@ -145,6 +152,8 @@ pub struct ChunkReader<'a> {
     lengths: &'a [u8],
     metadata: &'a [u8],
     text: &'a [u8],
+    /// The text is a zstd frame.
+    is_plain: bool,
 }
 
 impl<'a> ChunkReader<'a> {
@@ -158,9 +167,11 @@ impl<'a> ChunkReader<'a> {
         if sum != xxh3_64(body).to_le_bytes() {
             return Err("chunk checksum is wrong".into());
         }
-        if body[0] != VERSION {
-            return Err(format!("chunk version {}, expected {VERSION}", body[0]));
-        }
+        let is_plain = match body[0] {
+            VERSION => false,
+            PLAIN_TEXT => true,
+            other => return Err(format!("chunk version {other}, expected {VERSION}")),
+        };
         let mut r = Reader::new(&body[1..]);
         let mut number =
             || -> Result<usize, String> { Ok(u32::from_le_bytes(r.array()?) as usize) };
@@ -180,6 +191,7 @@ impl<'a> ChunkReader<'a> {
             lengths,
             metadata,
             text,
+            is_plain,
         })
     }
 
@@ -198,7 +210,11 @@ impl<'a> ChunkReader<'a> {
 
     /// All lines' text, each line followed by `\n`.
     pub fn text(&self, out: &mut Vec<u8>) -> Result<(), String> {
-        decompress_frame(self.text, self.text_bytes, out)?;
+        if self.is_plain {
+            decompress_frame(self.text, self.text_bytes, out)?;
+        } else {
+            columns::decode(self.text, self.text_bytes, out)?;
+        }
         if out.len() == self.text_bytes {
             Ok(())
         } else {
@@ -306,6 +322,19 @@ mod tests {
         })
     }
 
+    /// As it was written before texts were columns.
+    fn version_1(block: &LineBlock) -> Vec<u8> {
+        let bytes = encode(block).unwrap();
+        let body = &bytes[..bytes.len() - TRAILER];
+        let size_of_text = u32::from_le_bytes(body[21..25].try_into().unwrap()) as usize;
+        let mut old = body[..body.len() - size_of_text].to_vec();
+        old[0] = PLAIN_TEXT;
+        let size = compress_frame(&block.text, &mut old).unwrap() as u32;
+        old[21..25].copy_from_slice(&size.to_le_bytes());
+        old.extend_from_slice(&xxh3_64(&old).to_le_bytes());
+        old
+    }
+
     proptest! {
         #[test]
         fn a_chunk_decodes_to_what_was_encoded(block in block()) {
@@ -318,6 +347,13 @@ mod tests {
         }
 
         #[test]
+        fn a_chunk_of_version_1_is_read(block in block()) {
+            let bytes = version_1(&block);
+            let back = ChunkReader::new(&bytes).unwrap().lines().unwrap();
+            prop_assert_eq!(back.text, block.text);
+        }
+
+        #[test]
         fn a_flipped_bit_is_an_error(block in block(), at in any::<usize>()) {
             let mut bytes = encode(&block).unwrap();
             let at = at % bytes.len();
@@ -327,7 +363,7 @@ mod tests {
 
         #[test]
         fn garbage_with_a_right_checksum_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 25..200)) {
-            bytes[0] = VERSION;
+            bytes[0] = 1 + (bytes[0] & 1);
             let sum = xxh3_64(&bytes).to_le_bytes();
             bytes.extend_from_slice(&sum);
             if let Ok(reader) = ChunkReader::new(&bytes) {

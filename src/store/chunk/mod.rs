@@ -1,5 +1,6 @@
 //! A chunk: the frozen lines of one stream, compressed in columns.
 
+pub mod columns;
 pub mod format;
 pub mod lines;
 pub mod meta;

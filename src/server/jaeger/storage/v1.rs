@@ -16,7 +16,7 @@ use crate::server::grpc::storage_v1::plugin_capabilities_server as capabilities;
 use crate::server::grpc::storage_v1::span_reader_plugin_server as spans;
 use crate::server::jaeger::asked::{Asked, range, status};
 use crate::server::jaeger::pieces::{self, Form};
-use crate::server::jaeger::query_grpc::{found_chunks, names, trace_chunks, any_trace_id};
+use crate::server::jaeger::query_grpc::{any_trace_id, found_chunks, names, trace_chunks};
 use crate::server::spans::{TraceParts, TraceReader};
 
 /// Streams are taken, but Jaeger is told to write span by span: what it sends in a stream nobody

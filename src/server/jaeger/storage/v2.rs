@@ -17,7 +17,7 @@ use crate::server::grpc::storage_v2::dependency_reader_server as dependencies;
 use crate::server::grpc::storage_v2::trace_reader_server as traces;
 use crate::server::jaeger::asked::{Asked, range, status};
 use crate::server::jaeger::pieces::{self, Form};
-use crate::server::jaeger::query_grpc::{found_otlp_chunks, otlp_chunks, any_trace_id};
+use crate::server::jaeger::query_grpc::{any_trace_id, found_otlp_chunks, otlp_chunks};
 use crate::server::spans::TraceReader;
 
 pub fn router<R: TraceReader>(reader: Arc<R>) -> Router {
