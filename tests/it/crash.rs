@@ -286,6 +286,10 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
     // At last in peace, until all senders are done.
     appliance.set_fail_points(plan.always);
     appliance.set_env("KILLPOINTS", "");
+    if let Some(below) = &mut below {
+        // A kill may have come between a rename and the note of it, and no power is cut any more.
+        below.disk.begin_anew();
+    }
     if outcome.findings.is_empty() {
         appliance.start();
         appliance.wait_recovered();

@@ -391,7 +391,12 @@ impl Disk {
         if let Some(id) = self.left_of(TOP, until).get(&self.name) {
             self.write(*id, &root, until, bytes, chance);
         }
-        let next = Self::of(&root);
+        self.begin_anew();
+    }
+
+    /// Counts everything that is there as safe.
+    pub fn begin_anew(&mut self) {
+        let next = Self::of(&self.above.join(&self.name));
         self.nodes = next.nodes;
         self.handles.clear();
         self.syncs.clear();
