@@ -134,7 +134,7 @@ fn spans_body(format: SpanFormat, bytes: Bytes) -> Body {
         format: format as u8,
         coding: 0,
         flags: 0,
-        tenant: "".into(),
+        tenant: Arc::default(),
         bytes,
     }
 }

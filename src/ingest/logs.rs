@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
+use crate::model::memo::Memo;
 use crate::model::{Labels, LogBatch, LogEntry, StreamEntries, StreamId, Timestamp};
 
 use super::discover::Discovery;
@@ -34,12 +38,27 @@ pub struct StreamAges {
     pub of: Box<AgeOf>,
 }
 
+/// Places for streams admitted lately: 1 MiB or so with labels of at most [`KNOWN_TEXT`] bytes.
+const KNOWN: usize = 1024;
+const KNOWN_TEXT: usize = 512;
+
+/// A stream with acceptable labels: what [`Admission`] makes of what was sent.
+struct Known {
+    tenant: Arc<str>,
+    sent: Labels,
+    labels: Labels,
+    id: StreamId,
+}
+
 /// Decides what of a push is accepted.
 pub struct Admission {
     limits: LogLimits,
     ages: Option<StreamAges>,
     /// `None`: no `service_name` is added.
     discovery: Option<Discovery>,
+    /// Streams admitted lately.
+    known: Memo<Known>,
+    hasher: RandomState,
     newest: NewestSeen,
     tenant_rate: Option<Buckets<Arc<str>>>,
     stream_rate: Option<Buckets<StreamId>>,
@@ -66,6 +85,8 @@ impl Admission {
             limits,
             ages: None,
             discovery,
+            known: Memo::new(KNOWN),
+            hasher: RandomState::default(),
         }
     }
 
@@ -100,12 +121,11 @@ impl Admission {
         let metadata: Vec<MetadataSize> = batch.metadata.iter().map(MetadataSize::of).collect();
 
         streams.retain_mut(|stream| {
-            self.validate_labels(stream, &mut told)
+            self.validate_labels(&batch.tenant, stream, &mut told)
                 && self.validate_entries(stream, &metadata, now, &mut told)
         });
         self.limit_tenant(batch, &mut streams, &metadata, now, &mut told);
         streams.retain_mut(|stream| {
-            stream.id = StreamId::of(&batch.tenant, &stream.labels);
             self.limit_stream(&batch.tenant, stream, &metadata, now, &mut told)
         });
         batch.streams = streams;
@@ -114,13 +134,40 @@ impl Admission {
         told.finish(known_to_replay)
     }
 
-    fn validate_labels(&self, stream: &mut StreamEntries, told: &mut Told) -> bool {
+    /// Gives a stream its final labels and its id.
+    fn validate_labels(
+        &self,
+        tenant: &Arc<str>,
+        stream: &mut StreamEntries,
+        told: &mut Told,
+    ) -> bool {
+        let hash = self.hasher.hash_one(&stream.labels);
+        let known = self.known.get(hash, |known| {
+            let is_same = known.sent == stream.labels && known.tenant == *tenant;
+            is_same.then(|| (known.labels.clone(), known.id))
+        });
+        if let Some((labels, id)) = known {
+            (stream.labels, stream.id) = (labels, id);
+            return true;
+        }
+        let sent = stream.labels.clone();
         if let Some(discovery) = &self.discovery
             && let Some(labels) = discovery.complete(&stream.labels)
         {
             stream.labels = labels;
         }
         let Some((reason, message)) = self.labels_fault(&stream.labels) else {
+            stream.id = StreamId::of(tenant, &stream.labels);
+            if sent.text_bytes() <= KNOWN_TEXT {
+                let (tenant, labels, id) = (tenant.clone(), stream.labels.clone(), stream.id);
+                let known = Known {
+                    tenant,
+                    sent,
+                    labels,
+                    id,
+                };
+                self.known.put(hash, known);
+            }
             return true;
         };
         told.refuse(RefusalKind::Invalid, reason, stream.entries.len(), || {

@@ -5,6 +5,7 @@
 pub mod labels;
 pub mod level;
 pub mod log;
+pub mod memo;
 pub mod need;
 pub mod search;
 pub mod series;

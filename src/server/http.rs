@@ -1,15 +1,21 @@
 //! What all HTTP routes share: a panic costs one request, answers are compressed for who
 //! asks, requests are counted by endpoint.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use parking_lot::RwLock;
 use prometheus_client::metrics::histogram::exponential_buckets;
+use tower::{Layer, Service, ServiceBuilder};
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -60,26 +66,72 @@ fn buckets() -> Histogram {
 
 /// Wraps `router`. `listener` names it in metrics, `max_body` bounds bodies that handlers
 /// take as a whole (gRPC services have bounds of their own).
+///
+/// All of it is one layer: axum boxes each layer of a route and clones every box for every
+/// request, which took more of a small push than reading it did (docs/benchmarks.md).
 pub fn layers(
     router: Router,
     listener: &'static str,
     max_body: usize,
     metrics: &HttpMetrics,
 ) -> Router {
-    let state = Arc::new(Measure {
-        listener,
-        metrics: metrics.clone(),
-    });
+    let measure = Arc::new(Measure::new(listener, metrics.clone()));
     let compression = CompressionLayer::new()
         .gzip(true)
         .quality(CompressionLevel::Fastest)
         .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_ABOVE)));
-    router
-        .layer(DefaultBodyLimit::max(max_body))
-        .layer(CatchPanicLayer::custom(panicked))
+    let shared = ServiceBuilder::new()
+        .layer(OutermostLayer(measure))
         .layer(compression)
-        .layer(from_fn(unread::read_over))
-        .layer(from_fn_with_state(state, measure))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(DefaultBodyLimit::max(max_body));
+    router.layer(shared)
+}
+
+/// What surrounds everything else: [`Measure`] and [`unread::read_over`].
+#[derive(Clone)]
+struct OutermostLayer(Arc<Measure>);
+
+impl<S> Layer<S> for OutermostLayer {
+    type Service = Outermost<S>;
+
+    fn layer(&self, inner: S) -> Outermost<S> {
+        let measure = self.0.clone();
+        Outermost { measure, inner }
+    }
+}
+
+#[derive(Clone)]
+struct Outermost<S> {
+    measure: Arc<Measure>,
+    inner: S,
+}
+
+impl<S, R> Service<Request> for Outermost<S>
+where
+    S: Service<Request, Response = R, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    R: IntoResponse,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let measured = Measured::begin(&self.measure, &request);
+        let (request, left) = unread::watch(request);
+        let answering = self.inner.call(request);
+        Box::pin(async move {
+            let response = answering.await?.into_response();
+            unread::read_over(response.status(), left).await;
+            measured.end(&response);
+            Ok(response)
+        })
+    }
 }
 
 /// Memory asked for at least, and for a body that does not say how long it is.
@@ -161,31 +213,92 @@ async fn take_memory(
     }
 }
 
+/// Counts the requests of a listener.
 struct Measure {
     listener: &'static str,
     metrics: HttpMetrics,
+    /// What is counted of each endpoint, found without making its labels anew.
+    endpoints: RwLock<HashMap<Box<str>, Endpoint>>,
 }
 
-async fn measure(State(state): State<Arc<Measure>>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = known_method(request.method());
-    let endpoint = request.extensions().get::<MatchedPath>();
-    let endpoint = endpoint.map_or_else(|| "other".to_owned(), |p| p.as_str().to_owned());
-    // Given back by drop: a client that goes away drops the request half-way.
-    let in_flight = InFlight::enter(&state.metrics.in_flight);
-    let response = next.run(request).await;
-    drop(in_flight);
-    let seconds = began.elapsed().as_secs_f64();
-    let place = vec![
-        ("listener", state.listener.to_owned()),
-        ("endpoint", endpoint),
-    ];
-    state.metrics.seconds.get_or_create(&place).observe(seconds);
-    let mut labels = place;
-    labels.push(("method", method.to_owned()));
-    labels.push(("status", response.status().as_u16().to_string()));
-    state.metrics.requests.get_or_create(&labels).inc();
-    response
+struct Endpoint {
+    seconds: Histogram,
+    /// By method and status: a handful.
+    requests: Vec<((&'static str, StatusCode), Counter)>,
+}
+
+impl Measure {
+    fn new(listener: &'static str, metrics: HttpMetrics) -> Self {
+        Self {
+            listener,
+            metrics,
+            endpoints: RwLock::default(),
+        }
+    }
+
+    fn count(&self, endpoint: &str, method: &'static str, status: StatusCode, seconds: f64) {
+        let at = (method, status);
+        let counted = |known: &Endpoint| {
+            let counter = known.requests.iter().find(|(key, _)| *key == at);
+            counter.map(|(_, counter)| {
+                known.seconds.observe(seconds);
+                counter.inc();
+            })
+        };
+        // Not within the condition: the lock would be held below.
+        let done = self.endpoints.read().get(endpoint).and_then(counted);
+        if done.is_some() {
+            return;
+        }
+        let place = vec![
+            ("listener", self.listener.to_owned()),
+            ("endpoint", endpoint.to_owned()),
+        ];
+        let mut labels = place.clone();
+        labels.push(("method", method.to_owned()));
+        labels.push(("status", status.as_u16().to_string()));
+        let counter = self.metrics.requests.get_or_create(&labels).clone();
+        let seconds_of = self.metrics.seconds.get_or_create(&place).clone();
+        seconds_of.observe(seconds);
+        counter.inc();
+        let mut endpoints = self.endpoints.write();
+        let known = endpoints.entry(endpoint.into()).or_insert(Endpoint {
+            seconds: seconds_of,
+            requests: Vec::new(),
+        });
+        if known.requests.iter().all(|(key, _)| *key != at) {
+            known.requests.push((at, counter));
+        }
+    }
+}
+
+/// One request being answered.
+struct Measured {
+    measure: Arc<Measure>,
+    began: Instant,
+    method: &'static str,
+    endpoint: Option<MatchedPath>,
+    /// Given back by drop: a client that goes away drops the request half-way.
+    _in_flight: InFlight,
+}
+
+impl Measured {
+    fn begin(measure: &Arc<Measure>, request: &Request) -> Self {
+        Self {
+            began: Instant::now(),
+            method: known_method(request.method()),
+            endpoint: request.extensions().get::<MatchedPath>().cloned(),
+            _in_flight: InFlight::enter(&measure.metrics.in_flight),
+            measure: measure.clone(),
+        }
+    }
+
+    fn end(self, response: &Response) {
+        let endpoint = self.endpoint.as_ref().map_or("other", MatchedPath::as_str);
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.measure
+            .count(endpoint, self.method, response.status(), seconds);
+    }
 }
 
 /// Methods are whatever a client writes; label values must not be.

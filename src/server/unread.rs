@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Version, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{StatusCode, Version, header};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -23,11 +21,17 @@ use tokio::sync::oneshot;
 const MOST_BYTES: usize = 256 << 20;
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Reads over what the handler left of a request's body when it answers with an error.
-pub async fn read_over(request: Request, next: Next) -> Response {
+/// What a handler may leave of a request's body. `None`: nothing that would do harm.
+pub struct Watched {
+    left: oneshot::Receiver<Left>,
+    waits_to_be_asked: bool,
+}
+
+/// Has a request's body come back when its handler leaves some of it.
+pub fn watch(request: Request) -> (Request, Option<Watched>) {
     // Streams of HTTP/2 end one by one, without harm to the connection.
     if request.version() > Version::HTTP_11 || request.body().is_end_stream() {
-        return next.run(request).await;
+        return (request, None);
     }
     let (parts, body) = request.into_parts();
     let waits_to_be_asked = parts.headers.contains_key(header::EXPECT);
@@ -37,14 +41,31 @@ pub async fn read_over(request: Request, next: Next) -> Response {
         give_back: Some(give_back),
         begun: false,
     });
-    let response = next.run(Request::from_parts(parts, body)).await;
-    if (response.status().is_client_error() || response.status().is_server_error())
-        && let Ok(Left { body, begun }) = left.await
+    let watched = Watched {
+        left,
+        waits_to_be_asked,
+    };
+    (Request::from_parts(parts, body), Some(watched))
+}
+
+/// Reads over what the handler left of a request's body when it answers with an error.
+pub async fn read_over(answered: StatusCode, watched: Option<Watched>) {
+    if let Some(watched) = watched
+        && (answered.is_client_error() || answered.is_server_error())
+        && let Ok(Left { body, begun }) = watched.left.await
         // Such a sender sends nothing until somebody reads; it now won't.
-        && (begun || !waits_to_be_asked)
+        && (begun || !watched.waits_to_be_asked)
     {
         let _ = tokio::time::timeout(WITHIN, discard(body)).await;
     }
+}
+
+/// Both, as a middleware.
+#[cfg(test)]
+pub async fn around(request: Request, next: axum::middleware::Next) -> axum::response::Response {
+    let (request, watched) = watch(request);
+    let response = next.run(request).await;
+    read_over(response.status(), watched).await;
     response
 }
 
@@ -121,7 +142,6 @@ impl Drop for Returned {
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::http::StatusCode;
     use axum::middleware::from_fn;
     use axum::routing::post;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,7 +167,7 @@ mod tests {
         let router = Router::new()
             .route("/at-once", post(refused_at_once))
             .route("/part", post(refused_after_a_part))
-            .layer(from_fn(read_over));
+            .layer(from_fn(around));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move { axum::serve(listener, router).await });

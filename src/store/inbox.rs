@@ -25,6 +25,11 @@ const MAX_WAITING: usize = 4096;
 /// Appends applied and synced together hold at most so many bytes of body.
 const GROUP_BYTES: usize = 4 << 20;
 
+/// While a sync goes on, appends gather until they are so many: a thousand senders of single
+/// lines share a write and a sync, and large pushes are worked on meanwhile.
+const ENOUGH_BYTES: usize = 256 << 10;
+const ENOUGH_APPENDS: usize = 1024;
+
 /// Tells the sender that its data is as safe as the durability promises.
 pub type Ack = oneshot::Sender<Result<(), StoreError>>;
 
@@ -87,7 +92,19 @@ pub enum Next {
 struct State {
     internal: VecDeque<Internal>,
     appends: VecDeque<Append>,
+    /// Of the bodies of `appends`.
+    bytes: usize,
+    /// A sync goes on: small appends gather.
+    held: bool,
     stopped: bool,
+}
+
+impl State {
+    /// Whether the writer should take appends now.
+    fn is_ripe(&self) -> bool {
+        let enough = self.bytes >= ENOUGH_BYTES || self.appends.len() >= ENOUGH_APPENDS;
+        !self.appends.is_empty() && (!self.held || self.stopped || enough)
+    }
 }
 
 /// Two lanes: what the store tells itself goes before what others send.
@@ -109,10 +126,31 @@ impl Inbox {
                 "{MAX_WAITING} requests are waiting already"
             )));
         }
+        let was_ripe = state.is_ripe();
+        state.bytes += append.body.bytes.len();
         state.appends.push_back(append);
+        let wake = !was_ripe && state.is_ripe();
         drop(state);
-        self.wake.notify_one();
+        if wake {
+            self.wake.notify_one();
+        }
         Ok(())
+    }
+
+    /// From now on small appends gather, until [`Inbox::release`].
+    pub fn hold(&self) {
+        self.state.lock().held = true;
+    }
+
+    /// The sync is done: what has gathered is taken.
+    pub fn release(&self) {
+        let mut state = self.state.lock();
+        state.held = false;
+        let wake = state.is_ripe();
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
     }
 
     pub fn push_internal(&self, internal: Internal) {
@@ -138,16 +176,18 @@ impl Inbox {
             if let Some(internal) = state.internal.pop_front() {
                 return Next::Internal(internal);
             }
-            if appends && !state.appends.is_empty() {
-                let mut group = Vec::new();
+            if appends && state.is_ripe() {
+                let mut group = Vec::with_capacity(state.appends.len());
                 let mut bytes = 0;
                 while let Some(append) = state.appends.front() {
-                    bytes += append.body.bytes.len();
-                    if bytes > GROUP_BYTES && !group.is_empty() {
+                    let more = append.body.bytes.len();
+                    if bytes + more > GROUP_BYTES && !group.is_empty() {
                         break;
                     }
+                    bytes += more;
                     group.extend(state.appends.pop_front());
                 }
+                state.bytes -= bytes;
                 return Next::Group(group);
             }
             if state.stopped && state.appends.is_empty() {
@@ -157,5 +197,74 @@ impl Inbox {
                 return Next::Idle;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::journal::RecordKind;
+
+    fn append(bytes: usize) -> Append {
+        Append {
+            payload: Payload::Spans(SpanBatch::default()),
+            body: Body {
+                kind: RecordKind::SpansAsReceived,
+                format: 0,
+                coding: 0,
+                flags: 0,
+                tenant: "".into(),
+                bytes: vec![0; bytes].into(),
+            },
+            ack: oneshot::channel().0,
+            permit: None,
+        }
+    }
+
+    /// How many are taken now; 0: they are left to gather.
+    fn taken(inbox: &Inbox) -> usize {
+        match inbox.next(true, Duration::ZERO) {
+            Next::Group(group) => group.len(),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn small_appends_gather_while_a_sync_goes_on() {
+        let inbox = Inbox::default();
+        inbox.push(append(10)).expect("room");
+        assert_eq!(taken(&inbox), 1);
+        inbox.hold();
+        for _ in 0..3 {
+            inbox.push(append(10)).expect("room");
+        }
+        assert_eq!(taken(&inbox), 0);
+        inbox.release();
+        assert_eq!(taken(&inbox), 3);
+    }
+
+    #[test]
+    fn large_appends_many_and_the_last_ones_do_not_wait_for_a_sync() {
+        let inbox = Inbox::default();
+        inbox.hold();
+        inbox.push(append(ENOUGH_BYTES)).expect("room");
+        assert_eq!(taken(&inbox), 1);
+        for _ in 0..ENOUGH_APPENDS {
+            inbox.push(append(1)).expect("room");
+        }
+        assert_eq!(taken(&inbox), ENOUGH_APPENDS);
+        inbox.push(append(1)).expect("room");
+        assert_eq!(taken(&inbox), 0);
+        inbox.stop();
+        assert_eq!(taken(&inbox), 1);
+    }
+
+    #[test]
+    fn a_group_is_bounded_and_what_it_leaves_is_taken_next() {
+        let inbox = Inbox::default();
+        for _ in 0..3 {
+            inbox.push(append(GROUP_BYTES / 2)).expect("room");
+        }
+        assert_eq!([taken(&inbox), taken(&inbox), taken(&inbox)], [2, 1, 0]);
     }
 }

@@ -132,9 +132,11 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         low_water,
         "data directory opened"
     );
+    let inbox = Arc::new(Inbox::default());
     let syncer = Syncer::start(
         options.durability,
         options.on_failure.clone(),
+        inbox.clone(),
         &options.metrics,
     )
     .map_err(|e| StoreError::Failed(format!("starting a thread: {e}")))?;
@@ -143,7 +145,7 @@ pub fn open(options: Options) -> Result<Store, StoreError> {
         kv,
         streams,
         open: Mutex::new(open),
-        inbox: Inbox::default(),
+        inbox,
         metrics,
         heads_account: options.budget.account("heads"),
         tails_account: options.budget.account("tails"),

@@ -78,6 +78,9 @@ impl BlockMeta {
     }
 }
 
+/// Of a process's tag, for its text where that is longer than the tag itself holds.
+const MADE_TEXT: usize = 16;
+
 /// Spans with their dictionaries. All indices are valid (B2).
 #[derive(Clone, Debug, Default)]
 pub struct SpanBlock {
@@ -202,19 +205,23 @@ impl SpanBlock {
         self.spans.is_empty()
     }
 
-    /// Bytes of memory that it takes, about.
+    /// Bytes of memory that it takes, about, with the processes that are made of it.
     pub fn memory(&self) -> usize {
+        let numbers = self.names.ends.capacity() + self.tag_lists.capacity();
+        // What is made of them when somebody asks, which is later than this is booked.
+        let made = |row: &ProcessRow| row.tags.range().len() * (size_of::<Tag>() + MADE_TEXT);
         size_of::<Self>()
-            + self.names.text.len()
-            + self.values.len()
-            + self.blobs.len()
-            + (self.names.len() + self.tag_lists.len() + self.warnings.len()) * 4
-            + self.tags.len() * size_of::<TagRow>()
-            + self.processes.len() * size_of::<ProcessRow>()
-            + self.traces.len() * size_of::<TraceId>()
-            + self.spans.len() * size_of::<SpanRow>()
-            + self.refs.len() * size_of::<SpanRef>()
-            + self.logs.len() * size_of::<LogRow>()
+            + self.names.text.capacity()
+            + self.values.capacity()
+            + self.blobs.capacity()
+            + (numbers + self.warnings.capacity()) * size_of::<u32>()
+            + self.tags.capacity() * size_of::<TagRow>()
+            + self.processes.capacity() * (size_of::<ProcessRow>() + size_of::<Process>())
+            + self.traces.capacity() * size_of::<TraceId>()
+            + self.spans.capacity() * size_of::<SpanRow>()
+            + self.refs.capacity() * size_of::<SpanRef>()
+            + self.logs.capacity() * size_of::<LogRow>()
+            + self.processes.iter().map(made).sum::<usize>()
     }
 
     /// The distinct traces, in order of first appearance.

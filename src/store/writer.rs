@@ -105,7 +105,7 @@ pub struct Shared {
     pub kv: Arc<Kv>,
     pub streams: Streams,
     pub open: Mutex<Open>,
-    pub inbox: Inbox,
+    pub inbox: Arc<Inbox>,
     pub metrics: StoreMetrics,
     pub heads_account: Account,
     /// Lines on their way to who listens.

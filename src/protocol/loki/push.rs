@@ -25,7 +25,7 @@ use bytes::Bytes;
 use crate::model::{LogBatch, LogEntry, StreamEntries, StreamId, Timestamp};
 use crate::protocol::otlp::logs::{self, Mapping};
 
-pub use labels::{LabelsError, ParsedLabels, parse_labels};
+pub use labels::{LabelsError, ParsedLabels, known_labels};
 
 /// The syntax of a body. The codes are written to the journal: they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -367,7 +367,7 @@ impl Parts {
         Ok(DecodedPush {
             occupied: text.len() + self.spent,
             batch: LogBatch {
-                tenant: "".into(),
+                tenant: Default::default(),
                 text: Bytes::from(text),
                 metadata: self.metadata.into_sets(),
                 streams: self.streams,

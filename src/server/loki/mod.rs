@@ -259,7 +259,7 @@ pub(in crate::server) fn tenant(
     headers: &HeaderMap,
 ) -> Result<Arc<str>, LokiError> {
     if !options.tenancy {
-        return Ok("".into());
+        return Ok(Arc::default());
     }
     let tenant = match headers.get("x-scope-orgid").map(HeaderValue::to_str) {
         None => return Err(LokiError::no_tenant()),

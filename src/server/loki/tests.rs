@@ -295,7 +295,7 @@ impl Server {
             .expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("bound"));
         // As every listener has it, so that refusals arrive.
-        let router = router(api).layer(from_fn(unread::read_over));
+        let router = router(api).layer(from_fn(unread::around));
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self {
             base,

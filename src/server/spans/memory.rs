@@ -218,7 +218,7 @@ pub async fn serve(router: axum::Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // As every listener has it, so that refusals arrive.
-    let router = router.layer(axum::middleware::from_fn(crate::server::unread::read_over));
+    let router = router.layer(axum::middleware::from_fn(crate::server::unread::around));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     address
 }

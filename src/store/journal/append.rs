@@ -22,6 +22,9 @@ const SEGMENT_BYTES: u64 = 32 << 20;
 /// An open segment of which nothing is needed any more is replaced from this size on.
 const ROTATE_BYTES: u64 = 256 << 10;
 
+/// What the prefix and header of a record take, with a short tenant.
+const HEADER_ROOM: usize = 64;
+
 /// Numbers left out at each opening. A power cut may take the end of the journal although a
 /// family that was sealed from it is on the disk: a number of that end, given out again, would
 /// count as sealed. A run appends fewer records than this between two checkpoints.
@@ -147,15 +150,18 @@ impl Journal {
         if open.bytes > segment_bytes() {
             self.rotate()?;
         }
-        let headers: Vec<Vec<u8>> = bodies
-            .iter()
-            .zip(self.next_seq..)
-            .map(|(body, seq)| encode_header(seq, received_at, body))
-            .collect();
+        let mut headers = Vec::with_capacity(HEADER_ROOM * bodies.len());
+        let mut ends = Vec::with_capacity(bodies.len());
+        for (body, seq) in bodies.iter().zip(self.next_seq..) {
+            encode_header(seq, received_at, body, &mut headers);
+            ends.push(headers.len());
+        }
         let mut slices = Vec::with_capacity(2 * bodies.len());
-        for (header, body) in headers.iter().zip(bodies) {
-            slices.push(IoSlice::new(header));
+        let mut start = 0;
+        for (end, body) in ends.into_iter().zip(bodies) {
+            slices.push(IoSlice::new(&headers[start..end]));
             slices.push(IoSlice::new(&body.bytes));
+            start = end;
         }
         let total: u64 = slices.iter().map(|s| s.len() as u64).sum();
         let before = self.open_segment().bytes;

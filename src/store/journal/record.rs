@@ -83,10 +83,12 @@ pub struct Record {
 /// len u32 | xxh3 u64 | seq u64 | received_at i64 | kind u8 | format u8 | coding u8 |
 /// flags u8 | tenant length u16 | tenant | body
 /// ```
-pub fn encode_header(seq: u64, received_at: i64, body: &Body) -> Vec<u8> {
+///
+/// Appended to `out`.
+pub fn encode_header(seq: u64, received_at: i64, body: &Body, out: &mut Vec<u8>) {
+    let start = out.len();
     let tenant = &body.tenant.as_bytes()[..body.tenant.len().min(usize::from(u16::MAX))];
     let len = HEADER + tenant.len() + body.bytes.len();
-    let mut out = Vec::with_capacity(RECORD_PREFIX + HEADER + tenant.len());
     out.extend_from_slice(&(len as u32).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     out.extend_from_slice(&seq.to_le_bytes());
@@ -95,10 +97,9 @@ pub fn encode_header(seq: u64, received_at: i64, body: &Body) -> Vec<u8> {
     out.extend_from_slice(&(tenant.len() as u16).to_le_bytes());
     out.extend_from_slice(tenant);
     let mut hash = Xxh3::new();
-    hash.update(&out[RECORD_PREFIX..]);
+    hash.update(&out[start + RECORD_PREFIX..]);
     hash.update(&body.bytes);
-    out[4..12].copy_from_slice(&hash.digest().to_le_bytes());
-    out
+    out[start + 4..start + 12].copy_from_slice(&hash.digest().to_le_bytes());
 }
 
 /// Length and checksum from a record's prefix; `None` when the length cannot be.
@@ -308,7 +309,8 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..200), flip in any::<usize>()
         ) {
             let body = body(bytes);
-            let mut raw = encode_header(7, -3, &body);
+            let mut raw = Vec::new();
+            encode_header(7, -3, &body, &mut raw);
             raw.extend_from_slice(&body.bytes);
             let prefix: [u8; RECORD_PREFIX] = raw[..RECORD_PREFIX].try_into().unwrap();
             let (len, sum) = decode_prefix(&prefix).unwrap();

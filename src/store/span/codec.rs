@@ -465,6 +465,11 @@ impl SpanBlock {
         if !from.0.is_empty() || used as usize != tags || known as usize != traces {
             return malformed("more than its spans need");
         }
+        // Blocks are kept: what was only reserved must not be.
+        block.tag_lists.shrink_to_fit();
+        block.refs.shrink_to_fit();
+        block.logs.shrink_to_fit();
+        block.warnings.shrink_to_fit();
         Ok(block)
     }
 

@@ -14,7 +14,7 @@ use crate::model::LogEntry;
 use super::labels::{Pairs, is_name};
 use super::{
     DecodeError, DecodeLimits, DecodedPush, LabelsError, ParsedLabels, Parts, STREAM_COST,
-    parse_labels,
+    known_labels,
 };
 
 /// The body of `/loki/api/v1/push`.
@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for Stream<'_> {
                 }
                 (Shape::Legacy, "labels") => {
                     let text = map.next_value::<Text<'_>>()?;
-                    let parsed = parse_labels(&text.0).map_err(|e| unparsable(&text.0, &e));
+                    let parsed = known_labels(&text.0).map_err(|e| unparsable(&text.0, &e));
                     labels = Some(self.sink.lift(parsed)?);
                 }
                 (Shape::V1, "values") | (Shape::Legacy, "entries") => {
@@ -308,7 +308,7 @@ fn label_value<'a, E: Error>(value: &'a RawValue) -> Result<Cow<'a, str>, E> {
 /// The error of the label text that Loki would make of this label, with its position.
 fn bad_name(name: &str, raw_value: &str) -> DecodeError {
     let text = format!("{{{name}={raw_value}}}");
-    match parse_labels(&text) {
+    match known_labels(&text) {
         Err(e) => unparsable(&text, &e),
         // Such as `a="1", b`: it would smuggle in another label.
         Ok(_) => DecodeError::Invalid(format!("couldn't parse labels '{text}': 1:2: bad name")),

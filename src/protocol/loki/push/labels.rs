@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::model::memo::Memo;
 use crate::model::{Labels, LabelsBuilder};
 
 /// Labels of a stream, sorted, without empty values.
@@ -27,6 +30,32 @@ impl fmt::Display for LabelsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.line, self.column, self.message)
     }
+}
+
+/// Texts longer than this are parsed each time.
+const KNOWN_TEXT: usize = 512;
+/// Places for texts parsed lately: 1 MiB or so.
+const KNOWN: usize = 1024;
+
+/// The same as [`parse_labels`], for texts that come again and again: their labels are shared.
+pub fn known_labels(text: &str) -> Result<ParsedLabels, LabelsError> {
+    static KNOWN_LABELS: LazyLock<Memo<(Box<str>, Labels)>> = LazyLock::new(|| Memo::new(KNOWN));
+    if text.len() > KNOWN_TEXT {
+        return parse_labels(text);
+    }
+    let hash = xxh3_64(text.as_bytes());
+    let same = |(known, labels): &(Box<str>, Labels)| (**known == *text).then(|| labels.clone());
+    if let Some(labels) = KNOWN_LABELS.get(hash, same) {
+        return Ok(ParsedLabels {
+            labels,
+            duplicate: None,
+        });
+    }
+    let parsed = parse_labels(text)?;
+    if parsed.duplicate.is_none() {
+        KNOWN_LABELS.put(hash, (text.into(), parsed.labels.clone()));
+    }
+    Ok(parsed)
 }
 
 /// Parses label text. Names are `[a-zA-Z_][a-zA-Z0-9_]*`; values are quoted as in Go

@@ -13,7 +13,7 @@
 use crate::model::LogEntry;
 use crate::model::time::SECOND;
 
-use super::{DecodeError, DecodeLimits, DecodedPush, ParsedLabels, Parts, parse_labels};
+use super::{DecodeError, DecodeLimits, DecodedPush, ParsedLabels, Parts, known_labels};
 
 /// Protobuf's wire types.
 const VARINT: u8 = 0;
@@ -77,7 +77,7 @@ fn label_text(bytes: &[u8]) -> Result<ParsedLabels, DecodeError> {
             String::from_utf8_lossy(bytes)
         ))
     })?;
-    parse_labels(text)
+    known_labels(text)
         .map_err(|e| DecodeError::invalid(format!("couldn't parse labels '{text}': {e}")))
 }
 
