@@ -3,7 +3,7 @@
 
 use super::report;
 use crate::crash::{Outcome, Plan, Power, crash};
-use crate::oracle::seed;
+use crate::oracle::{Load, seed};
 
 const CUTS: Plan = Plan {
     kills: 6,
@@ -82,12 +82,16 @@ fn data_that_is_safe_before_its_journal_is_found_out() {
     // Only what is being synced at that moment can be in the data already: syncs take long, and the
     // process often ends where a checkpoint has just made data and positions safe.
     let plan = Plan {
-        kills: 20,
-        alive: (300, 1000),
+        kills: 40,
+        alive: (200, 800),
         always: "data-before-journal=return;journal-sync=sleep(300)",
         kill_points: &["checkpoint-before-forget"],
         // A start after a cut is looked at, and doesn't end at a point.
         power: Power::Cut(60),
+        load: Load {
+            pace: 200,
+            ..CUTS.load
+        },
         ..CUTS
     };
     find("data safe before its journal", &plan, |o| {
