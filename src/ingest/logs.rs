@@ -38,9 +38,11 @@ pub struct StreamAges {
     pub of: Box<AgeOf>,
 }
 
-/// Places for streams admitted lately: 1 MiB or so with labels of at most [`KNOWN_TEXT`] bytes.
+/// Places for streams admitted lately: 1 MiB with labels as they are.
 const KNOWN: usize = 1024;
+/// Streams with more text or more labels are looked at each time.
 const KNOWN_TEXT: usize = 512;
+const KNOWN_NAMES: usize = 32;
 
 /// A stream with acceptable labels: what [`Admission`] makes of what was sent.
 struct Known {
@@ -158,7 +160,7 @@ impl Admission {
         }
         let Some((reason, message)) = self.labels_fault(&stream.labels) else {
             stream.id = StreamId::of(tenant, &stream.labels);
-            if sent.text_bytes() <= KNOWN_TEXT {
+            if sent.text_bytes() <= KNOWN_TEXT && sent.len() <= KNOWN_NAMES {
                 let (tenant, labels, id) = (tenant.clone(), stream.labels.clone(), stream.id);
                 let known = Known {
                     tenant,

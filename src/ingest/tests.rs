@@ -72,6 +72,23 @@ fn a_good_batch_is_untouched_and_gets_its_ids() {
 }
 
 #[test]
+fn a_known_stream_gets_the_labels_and_the_id_of_its_own_tenant() {
+    let admission = Admission::new(LogLimits::default(), Some(Discovery::default()));
+    let sent: &[(&str, &str)] = &[("app", "api")];
+    let mut seen = Vec::new();
+    for tenant in ["one", "two", "one", "two"] {
+        let mut batch = batch(&[(sent, &[(NOW, 1)])]);
+        batch.tenant = tenant.into();
+        admission.admit(&mut batch, NOW);
+        let stream = &batch.streams[0];
+        assert_eq!(stream.labels.get("service_name"), Some("api"));
+        assert_eq!(stream.id, StreamId::of(tenant, &stream.labels), "{tenant}");
+        seen.push(stream.id);
+    }
+    assert_ne!(seen[0], seen[1]);
+}
+
+#[test]
 fn entries_are_refused_one_by_one_and_the_rest_is_kept() {
     let week = 7 * 24 * HOUR;
     let limit = 262_144;

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::model::LogEntry;
 
-use super::labels::{Pairs, is_name};
+use super::labels::{Pairs, is_name, parse_labels};
 use super::{
     DecodeError, DecodeLimits, DecodedPush, LabelsError, ParsedLabels, Parts, STREAM_COST,
     known_labels,
@@ -308,7 +308,7 @@ fn label_value<'a, E: Error>(value: &'a RawValue) -> Result<Cow<'a, str>, E> {
 /// The error of the label text that Loki would make of this label, with its position.
 fn bad_name(name: &str, raw_value: &str) -> DecodeError {
     let text = format!("{{{name}={raw_value}}}");
-    match known_labels(&text) {
+    match parse_labels(&text) {
         Err(e) => unparsable(&text, &e),
         // Such as `a="1", b`: it would smuggle in another label.
         Ok(_) => DecodeError::Invalid(format!("couldn't parse labels '{text}': 1:2: bad name")),
