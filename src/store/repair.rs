@@ -19,7 +19,7 @@ use super::error::StoreError;
 use super::files::{replace, sync_dir};
 use super::journal::append::{list_segments, read_record};
 use super::journal::record::{SEGMENT_HEADER, SEGMENT_MAGIC};
-use super::journal::resync::find_record;
+use super::journal::resync::{find_record, is_zero};
 use super::keeper::words_of;
 use super::kv::{Batch, Kv, KvOptions};
 use super::layout::{
@@ -334,7 +334,9 @@ impl Repair<'_> {
         if !dir.exists() {
             return Ok(());
         }
-        for segment in list_segments(&dir)? {
+        let segments = list_segments(&dir)?;
+        for (n, segment) in segments.iter().enumerate() {
+            let is_last = n + 1 == segments.len();
             let path = &segment.path;
             let io = |what| move |e| StoreError::io(path, what, e);
             let bytes = std::fs::read(path).map_err(io("read"))?;
@@ -351,6 +353,11 @@ impl Repair<'_> {
                     }
                     None => {
                         let next = find_record(&file, path, offset + 1, segment.bytes, seq)?;
+                        if is_last && next.is_none() && is_zero(&file, path, offset, segment.bytes)?
+                        {
+                            whole.resize(bytes.len(), 0);
+                            break;
+                        }
                         let end = next.unwrap_or(segment.bytes);
                         let name = path.file_name().unwrap_or_default();
                         self.lose(format!(

@@ -20,7 +20,7 @@ use super::head::Through;
 use super::index::{DayIndex, FilterView};
 use super::journal::append::{Segment, list_segments, read_record};
 use super::journal::record::{RecordKind, SEGMENT_HEADER, SEGMENT_MAGIC, decode_batch};
-use super::journal::resync::find_record;
+use super::journal::resync::{find_record, is_zero};
 use super::kv::Kv;
 use super::layout::{
     ARCHIVE_FAMILY, DELETE_PREFIX, FORMAT_VERSION, LOW_WATER_KEY, Layout, META_FAMILY,
@@ -221,7 +221,7 @@ fn journal(
         };
         checked.segments += 1;
         let growing = running && n == last;
-        for (from, to, what) in damaged_parts(segment, &file, decoder, checked)? {
+        for (from, to, what) in damaged_parts(segment, &file, n == last, decoder, checked)? {
             // Of a process that writes, the end may be half a record.
             if growing && to == segment.bytes {
                 continue;
@@ -234,10 +234,12 @@ fn journal(
     Ok(())
 }
 
-/// Stretches of a segment that are no whole records, from byte to byte, and what is wrong.
+/// Stretches of a segment that are no whole records, from byte to byte, and what is wrong. Only the
+/// last one may end with zeros (J6).
 fn damaged_parts(
     segment: &Segment,
     file: &File,
+    is_last: bool,
     decoder: &Decoder,
     checked: &mut Checked,
 ) -> Result<Vec<(u64, u64, String)>, StoreError> {
@@ -267,6 +269,10 @@ fn damaged_parts(
             continue;
         }
         let next = find_record(file, &segment.path, offset + 1, segment.bytes, seq)?;
+        // Room that a process which was killed had made for records to come.
+        if is_last && next.is_none() && is_zero(file, &segment.path, offset, segment.bytes)? {
+            break;
+        }
         let end = next.unwrap_or(segment.bytes);
         let what = match next {
             Some(_) => "damaged".to_owned(),

@@ -297,7 +297,7 @@ impl Writer {
                 Next::End => {
                     // What is open or frozen is in the journal; it need not be waited for.
                     self.syncer.stop();
-                    return Ok(());
+                    return self.journal.close();
                 }
             }
             if room && self.replay.is_some() {

@@ -36,6 +36,8 @@ pub struct Plan {
     pub rounds: usize,
     /// No kills after this moment.
     pub until: Option<Instant>,
+    /// What the log says where a bug that is switched on was noticed by the program itself.
+    pub noticed: Option<&'static str>,
 }
 
 /// Whether the power is cut.
@@ -64,6 +66,7 @@ impl Plan {
         checks: 25,
         rounds: 3,
         until: None,
+        noticed: None,
     };
     /// Kills, and half of the times the power goes with the process.
     pub const CUTS: Self = Self {
@@ -215,6 +218,9 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
         appliance.expect_log("rocksdb: Corruption");
         appliance.expect_log(RESTORED);
     }
+    if let Some(noticed) = plan.noticed {
+        appliance.expect_log(noticed);
+    }
     let senders = Senders::start(&appliance, plan.load, seed);
     let run = senders.run.clone();
     let mut outcome = Outcome::default();
@@ -331,6 +337,12 @@ pub fn crash(plan: &Plan, seed: u64) -> Outcome {
     if matches!(plan.power, Power::CutBlind(..)) && appliance.log_text().contains(RESTORED) {
         // Elsewhere the log says what nobody expects.
         outcome.findings.push(Finding::Start(RESTORED.into()));
+    }
+    if let Some(noticed) = plan
+        .noticed
+        .filter(|part| appliance.log_text().contains(part))
+    {
+        outcome.findings.push(Finding::Start(noticed.into()));
     }
     outcome.synced = below.map_or(0, |below| below.disk.synced);
     outcome.counts = run.counts();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::record::{
     Body, RECORD_PREFIX, SEGMENT_HEADER, SEGMENT_MAGIC, decode_prefix, decode_record, encode_header,
 };
-use super::resync::find_record;
+use super::resync::{find_record, is_zero};
 use crate::model::time::SECOND;
 use crate::store::error::StoreError;
 
@@ -21,6 +21,13 @@ const SEGMENT_BYTES: u64 = 32 << 20;
 
 /// An open segment of which nothing is needed any more is replaced from this size on.
 const ROTATE_BYTES: u64 = 256 << 10;
+
+/// Zeros written behind the last record for records to come. A sync of a file that has grown has
+/// its file system commit the new length, which costs twice to three times what the sync of
+/// overwritten bytes does (docs/benchmarks.md).
+const RESERVE: &[u8] = &[0; 256 << 10];
+/// Only appends below this size are worth it: many syncs share the zeros that were written twice.
+const SMALL_APPEND: u64 = 64 << 10;
 
 /// What the prefix and header of a record take, with a short tenant.
 const HEADER_ROOM: usize = 64;
@@ -44,6 +51,8 @@ pub struct Journal {
     /// Closed segments and, last, the open one.
     segments: Vec<Segment>,
     file: Arc<File>,
+    /// Length of the open file; from its last record on it holds zeros.
+    reserved: u64,
     next_seq: u64,
     /// Bytes of a torn record cut off at opening.
     pub torn_bytes: u64,
@@ -93,7 +102,11 @@ impl Journal {
             next_seq = next_seq.max(seq) + GAP;
             let file = OpenOptions::new().write(true).open(&last.path);
             if end < last.bytes {
-                torn_bytes = last.bytes - end;
+                let opened = File::open(&last.path);
+                let opened = opened.map_err(|e| StoreError::io(&last.path, "open", e))?;
+                if !is_zero(&opened, &last.path, end, last.bytes)? {
+                    torn_bytes = last.bytes - end;
+                }
                 file.and_then(|f| f.set_len(end))
                     .map_err(|e| StoreError::io(&last.path, "cut a torn record", e))?;
                 last.bytes = end;
@@ -118,6 +131,7 @@ impl Journal {
             dir: dir.to_owned(),
             segments,
             file: Arc::new(file),
+            reserved: SEGMENT_HEADER as u64,
             next_seq,
             torn_bytes,
         })
@@ -174,6 +188,7 @@ impl Journal {
         }
         if let Err(error) = written {
             let path = self.open_segment().path.clone();
+            self.reserved = before;
             let undone = self.file.set_len(before);
             let undone = undone.and_then(|()| (&*self.file).seek(SeekFrom::Start(before)));
             return Err(match undone {
@@ -192,7 +207,22 @@ impl Journal {
         fail::fail_point!("journal-written");
         self.open_segment().bytes = before + total;
         self.next_seq += bodies.len() as u64;
+        self.reserved = self.reserved.max(before + total);
+        if total < SMALL_APPEND && self.reserved == before + total {
+            self.reserve();
+        }
         Ok(())
+    }
+
+    /// Writes zeros behind the last record. Where that fails the file grows with its records, and
+    /// zeros that were written do no harm.
+    fn reserve(&mut self) {
+        let end = self.open_segment().bytes;
+        // Also after a failure, which may have left some of them.
+        self.reserved = end + RESERVE.len() as u64;
+        if self.file.write_all_at(RESERVE, end).is_err() {
+            tracing::debug!("no zeros could be written behind the journal");
+        }
     }
 
     /// Removes segments of which every record is below `low_water` (J2). When that is all of
@@ -224,14 +254,22 @@ impl Journal {
 
     /// Closes the open segment, synced, and opens the next.
     pub fn rotate(&mut self) -> Result<(), StoreError> {
-        let path = self.open_segment().path.clone();
-        self.file
-            .sync_data()
-            .map_err(|e| StoreError::Failed(format!("{}: sync: {e}", path.display())))?;
+        self.close()?;
         let (segment, file) = create_segment(&self.dir, self.next_seq)?;
+        self.reserved = segment.bytes;
         self.segments.push(segment);
         self.file = Arc::new(file);
         Ok(())
+    }
+
+    /// Cuts off what zeros follow the last record, and syncs. Nothing may be appended any more.
+    pub fn close(&mut self) -> Result<(), StoreError> {
+        let Segment { path, bytes, .. } = self.open_segment().clone();
+        let closed = match self.reserved > bytes {
+            true => self.file.set_len(bytes).and_then(|()| self.file.sync_all()),
+            false => self.file.sync_data(),
+        };
+        closed.map_err(|e| StoreError::Failed(format!("{}: close: {e}", path.display())))
     }
 
     fn open_segment(&mut self) -> &mut Segment {
@@ -365,8 +403,9 @@ pub fn read_record(
         return Ok(None);
     }
     let mut prefix = [0; RECORD_PREFIX];
-    file.read_exact_at(&mut prefix, offset)
-        .map_err(|e| StoreError::io(path, "read", e))?;
+    if !read_at(file, path, &mut prefix, offset)? {
+        return Ok(None);
+    }
     let Some((size, checksum)) = decode_prefix(&prefix) else {
         return Ok(None);
     };
@@ -375,7 +414,116 @@ pub fn read_record(
         return Ok(None);
     }
     let mut bytes = vec![0; size];
-    file.read_exact_at(&mut bytes, start)
-        .map_err(|e| StoreError::io(path, "read", e))?;
+    if !read_at(file, path, &mut bytes, start)? {
+        return Ok(None);
+    }
     Ok(decode_record(Bytes::from(bytes), checksum).map(|record| (record, end)))
+}
+
+/// Fills `bytes` from a place of a file. `false`: it has become shorter than that, as the open
+/// segment does when it is closed while somebody reads it.
+pub fn read_at(
+    file: &File,
+    path: &Path,
+    bytes: &mut [u8],
+    offset: u64,
+) -> Result<bool, StoreError> {
+    match file.read_exact_at(bytes, offset) {
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        read => read
+            .map(|()| true)
+            .map_err(|e| StoreError::io(path, "read", e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RecordKind, Replay};
+    use super::*;
+
+    fn body(bytes: Vec<u8>) -> Body {
+        Body {
+            kind: RecordKind::LogsOwn,
+            format: 0,
+            coding: 0,
+            flags: 0,
+            tenant: "t".into(),
+            bytes: bytes.into(),
+        }
+    }
+
+    fn length(path: &Path) -> u64 {
+        std::fs::metadata(path).unwrap().len()
+    }
+
+    fn bodies(journal: &Journal) -> Vec<Vec<u8>> {
+        let mut replay = Replay::from(1);
+        let next = || replay.next(journal).unwrap();
+        let read = std::iter::from_fn(next).map(|record| record.body.to_vec());
+        let read = read.collect();
+        assert_eq!(replay.damaged, []);
+        read
+    }
+
+    #[test]
+    fn small_records_overwrite_zeros_that_are_no_damage_after_a_kill() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), 0).unwrap();
+        let path = journal.segments()[0].path.clone();
+        let small: Vec<_> = (0..20).map(|n| vec![n; 20_000]).collect();
+        let mut lengths = Vec::new();
+        for bytes in &small {
+            journal.append(0, &[&body(bytes.clone())]).unwrap();
+            lengths.push(length(&path));
+        }
+        lengths.dedup();
+        assert_eq!(lengths.len(), 2, "the file grows seldom: {lengths:?}");
+        assert!(journal.bytes() < lengths[1]);
+        assert_eq!(bodies(&journal), small);
+        let end = journal.bytes();
+        drop(journal);
+        let mut journal = Journal::open(dir.path(), 0).unwrap();
+        assert_eq!((journal.torn_bytes, length(&path)), (0, end));
+        assert_eq!(bodies(&journal), small);
+        // A second kill, and nothing in the segment that was opened.
+        journal.append(0, &[&body(vec![1])]).unwrap();
+        drop(journal);
+        let journal = Journal::open(dir.path(), 0).unwrap();
+        assert_eq!(journal.torn_bytes, 0);
+        assert_eq!(bodies(&journal).len(), 21);
+    }
+
+    #[test]
+    fn a_record_torn_before_zeros_is_cut_off_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), 0).unwrap();
+        let path = journal.segments()[0].path.clone();
+        let body = body(vec![7; 1000]);
+        journal.append(0, &[&body]).unwrap();
+        let whole = journal.bytes();
+        journal.append(0, &[&body]).unwrap();
+        let torn = journal.bytes() - 400;
+        drop(journal);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[0; 400], torn).unwrap();
+        let journal = Journal::open(dir.path(), 0).unwrap();
+        assert_eq!(length(&path), whole);
+        assert!(journal.torn_bytes >= 600);
+        assert_eq!(bodies(&journal).len(), 1);
+    }
+
+    #[test]
+    fn a_closed_segment_ends_with_its_last_record_and_large_ones_reserve_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), 0).unwrap();
+        let path = journal.segments()[0].path.clone();
+        let large = body(vec![7; 100_000]);
+        journal.append(0, &[&large]).unwrap();
+        assert_eq!(length(&path), journal.bytes());
+        journal.append(0, &[&body(vec![1])]).unwrap();
+        assert!(length(&path) > journal.bytes());
+        journal.rotate().unwrap();
+        assert_eq!(length(&path), journal.segments()[0].bytes);
+        assert_eq!(bodies(&journal).len(), 2);
+    }
 }

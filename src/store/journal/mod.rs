@@ -10,6 +10,9 @@
 //!     from before what it leaves.
 //! J4. Sequence numbers grow by one from record to record. At each opening some are left out,
 //!     so that none is ever given out twice, not even after the loss of an unsynced end.
+//! J6. Behind the last record of the open segment may stand zeros, written for small records to
+//!     come, so that their syncs need no new length. They are cut off when the segment is closed;
+//!     those that a kill leaves are neither damage nor a torn record.
 
 pub mod append;
 pub mod record;

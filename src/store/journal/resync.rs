@@ -1,10 +1,9 @@
 //! Finding the next whole record behind damage.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::append::read_record;
+use super::append::{read_at, read_record};
 use super::record::{RECORD_PREFIX, looks_like_record};
 use crate::store::error::StoreError;
 
@@ -28,8 +27,9 @@ pub fn find_record(
     while start + LOOK as u64 <= len {
         let size = (len - start).min((WINDOW + LOOK) as u64) as usize;
         window.resize(size, 0);
-        file.read_exact_at(&mut window, start)
-            .map_err(|e| StoreError::io(path, "read", e))?;
+        if !read_at(file, path, &mut window, start)? {
+            return Ok(None);
+        }
         let places = size - LOOK + 1;
         for (place, offset) in window.windows(LOOK).zip(start..) {
             if looks_like_record(place, seq)
@@ -42,6 +42,23 @@ pub fn find_record(
         start += places as u64;
     }
     Ok(None)
+}
+
+/// Whether a file holds only zeros from `from` to `to`: what is written for records to come.
+pub fn is_zero(file: &File, path: &Path, from: u64, to: u64) -> Result<bool, StoreError> {
+    let mut window = vec![0; WINDOW.min((to - from) as usize)];
+    let mut start = from;
+    while start < to {
+        let some = &mut window[..WINDOW.min((to - start) as usize)];
+        if !read_at(file, path, some, start)? {
+            return Ok(true);
+        }
+        if some.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        start += some.len() as u64;
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -69,6 +86,8 @@ mod tests {
         for n in 0..20 {
             journal.append(n as i64 * apart, &[&body(n)]).unwrap();
         }
+        // Without the zeros behind its records.
+        journal.file().set_len(journal.bytes()).unwrap();
         journal.segments()[0].path.clone()
     }
 
