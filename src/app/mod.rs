@@ -64,7 +64,6 @@ pub fn inspect(path: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
 
 /// Runs the server until it is told to stop.
 pub fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
-    use_two_arenas();
     let config = &loaded.config;
     let log_level = log::init(&config.log.level, config.log.format)
         .map_err(|e| anyhow::anyhow!("log.level: {e}"))?;
@@ -80,20 +79,6 @@ pub fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(run(loaded, log_level));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
-}
-
-/// With glibc's default of eight arenas per core memory freed by one thread is not found by
-/// another: twice the memory (docs/benchmarks.md).
-fn use_two_arenas() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt takes two integers, and no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-        // Above the buffers that a scan takes for each chunk and gives back: with less, their
-        // pages went back to the system and came again, zeroed, for every chunk.
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
-    }
 }
 
 /// Test builds take fail points from the environment: FAILPOINTS=name=action;…, and
@@ -175,7 +160,6 @@ async fn run(loaded: Loaded, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     let http = HttpMetrics::new(&metrics);
     let (trigger, shutdown) = shutdown::channel();
     let stopping = Arc::new(AtomicBool::new(false));
-    heap::give_back_regularly(&shutdown);
     let gauges = MemoryGauges::new(&metrics, &budget);
 
     let reloads = Reloads::open(&config, &metrics);

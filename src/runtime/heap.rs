@@ -1,66 +1,53 @@
-//! The allocator of the process, glibc's: what it was asked for, and what it keeps of that.
+//! The allocator of the process, jemalloc, for RocksDB's memory as well as ours.
 //!
-//! Caches and blocks leave small holes between what lives on. glibc gives only the end of its heap
-//! back by itself, so the process would occupy what it occupied at its worst moment, and the worst
-//! moments of weeks add up. Other allocators look after themselves: nothing is done there.
+//! Caches and blocks leave small holes between what lives on. glibc's malloc kept ever more of them
+//! (docs/benchmarks.md, "Soak"); jemalloc gives pages back seconds after they were freed.
 
-use std::time::Duration;
+use tikv_jemallocator::Jemalloc;
 
-use super::shutdown::Shutdown;
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// It takes some milliseconds for 100 MB, during which nobody can allocate from the same arena.
-const GIVE_BACK_EVERY: Duration = Duration::from_secs(30);
+/// Read by jemalloc before anything else runs (jemalloc(3), "TUNING"). With its default of four
+/// arenas a core, what one thread frees is not found by another. Freed pages go back after a
+/// second, by a thread that does this also while nobody allocates.
+#[used]
+#[unsafe(export_name = "malloc_conf")]
+static CONFIGURATION: Configuration =
+    Configuration(c"narenas:2,background_thread:true,max_background_threads:1,dirty_decay_ms:1000,muzzy_decay_ms:0".as_ptr());
 
-/// Has pages that are wholly free given back to the system again and again.
-pub fn give_back_regularly(shutdown: &Shutdown) {
-    let mut shutdown = shutdown.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(GIVE_BACK_EVERY) => {}
-                () = shutdown.wait() => return,
-            }
-            if tokio::task::spawn_blocking(give_back).await.is_err() {
-                return; // The runtime ends.
-            }
-        }
-    });
-}
+#[repr(transparent)]
+struct Configuration(*const std::ffi::c_char);
 
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes an integer and may be called at any time by any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
+// SAFETY: it points to a literal, which nobody writes.
+unsafe impl Sync for Configuration {}
 
-/// Bytes that are allocated; `None` where the allocator does not say.
+/// Bytes that are allocated; `None` when the allocator does not say.
 pub fn allocated() -> Option<usize> {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: mallinfo2 takes nothing and may be called at any time by any thread.
-        let info = unsafe { libc::mallinfo2() };
-        Some(info.uordblks + info.hblkhd)
-    }
-    #[cfg(not(target_env = "gnu"))]
-    None
+    // What it says is of the last epoch that began.
+    tikv_jemalloc_ctl::epoch::advance().ok()?;
+    tikv_jemalloc_ctl::stats::allocated::read().ok()
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_allocated_is_told() {
-        let before = allocated().expect("glibc tells");
+        let before = allocated().expect("jemalloc tells");
         let large = vec![1u8; 64 << 20];
-        let with = allocated().expect("glibc tells");
+        let with = allocated().expect("jemalloc tells");
         assert!(
             with >= before + (32 << 20),
-            "{before} {with}, others free as well"
+            "{before} and {with} with {} bytes more",
+            large.len()
         );
-        drop(std::hint::black_box(large));
-        give_back();
+    }
+
+    #[test]
+    fn the_allocator_has_read_its_configuration() {
+        assert_eq!(tikv_jemalloc_ctl::opt::narenas::read(), Ok(2));
+        assert_eq!(tikv_jemalloc_ctl::background_thread::read(), Ok(true));
     }
 }
