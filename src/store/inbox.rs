@@ -88,7 +88,6 @@ pub enum Next {
     End,
 }
 
-#[derive(Default)]
 struct State {
     internal: VecDeque<Internal>,
     appends: VecDeque<Append>,
@@ -96,13 +95,28 @@ struct State {
     bytes: usize,
     /// A sync goes on: small appends gather.
     held: bool,
+    /// So many are waited for at most; no more than [`ENOUGH_APPENDS`].
+    expected: usize,
     stopped: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            internal: VecDeque::new(),
+            appends: VecDeque::new(),
+            bytes: 0,
+            held: false,
+            expected: ENOUGH_APPENDS,
+            stopped: false,
+        }
+    }
 }
 
 impl State {
     /// Whether the writer should take appends now.
     fn is_ripe(&self) -> bool {
-        let enough = self.bytes >= ENOUGH_BYTES || self.appends.len() >= ENOUGH_APPENDS;
+        let enough = self.bytes >= ENOUGH_BYTES || self.appends.len() >= self.expected;
         !self.appends.is_empty() && (!self.held || self.stopped || enough)
     }
 }
@@ -139,13 +153,23 @@ impl Inbox {
 
     /// From now on small appends gather, until [`Inbox::release`].
     pub fn hold(&self) {
-        self.state.lock().held = true;
+        let mut state = self.state.lock();
+        state.held = true;
+        state.expected = ENOUGH_APPENDS;
     }
 
-    /// The sync is done: what has gathered is taken.
+    /// The sync is done, and so many senders have been told: with those who wait already they are
+    /// all that there are, and once as many appends have gathered these are taken.
+    pub fn expect(&self, told: usize) {
+        let mut state = self.state.lock();
+        state.expected = (told + state.appends.len()).min(ENOUGH_APPENDS);
+    }
+
+    /// What has gathered is taken.
     pub fn release(&self) {
         let mut state = self.state.lock();
         state.held = false;
+        state.expected = ENOUGH_APPENDS;
         let wake = state.is_ripe();
         drop(state);
         if wake {
@@ -257,6 +281,24 @@ mod tests {
         assert_eq!(taken(&inbox), 0);
         inbox.stop();
         assert_eq!(taken(&inbox), 1);
+    }
+
+    #[test]
+    fn gathering_ends_when_as_many_are_back_as_there_were() {
+        let inbox = Inbox::default();
+        inbox.hold();
+        inbox.push(append(1)).expect("room");
+        inbox.expect(2);
+        for _ in 0..2 {
+            assert_eq!(taken(&inbox), 0);
+            inbox.push(append(1)).expect("room");
+        }
+        assert_eq!(taken(&inbox), 3);
+        inbox.hold();
+        for _ in 0..3 {
+            inbox.push(append(1)).expect("room");
+        }
+        assert_eq!(taken(&inbox), 0, "not expected any more");
     }
 
     #[test]

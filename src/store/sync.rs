@@ -2,7 +2,7 @@
 //!
 //! A sync takes a millisecond and sometimes a hundred; the writer goes on meanwhile, and all
 //! that it has written by then shares the next sync. Small appends gather in the inbox until a
-//! sync is done, and a moment longer when many senders waited for it, who will be back at once:
+//! sync is done, and a moment longer when many senders waited for it, until they are back:
 //! writing and syncing cost the same for one and for fifty.
 
 use std::fs::File;
@@ -23,7 +23,7 @@ const FLUSH_BYTES: u64 = 1 << 20;
 
 /// A sync that so many waited for is followed by a moment in which they may come back.
 const GATHER_FROM: usize = 4;
-/// That moment is as long as the sync took, and no longer than this.
+/// That moment is no longer than this.
 const GATHER_AT_MOST: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
@@ -155,14 +155,18 @@ impl Syncer {
         (self.on_failure)(&error);
     }
 
-    /// Lets appends gather for a moment, unless more is written already.
+    /// Lets appends gather for a moment, unless more is written already; then the next sync
+    /// holds them.
     fn gather(&self, moment: Duration) {
         let until = Instant::now() + moment;
         let mut state = self.state.lock();
         while state.since.is_none() && !state.stopped {
-            if self.wake.wait_until(&mut state, until).timed_out() {
-                return;
+            if moment.is_zero() || self.wake.wait_until(&mut state, until).timed_out() {
+                break;
             }
+        }
+        if state.since.is_none() {
+            self.inbox.release();
         }
     }
 
@@ -211,14 +215,14 @@ impl Syncer {
             match synced {
                 Ok(()) => {
                     let many = acks.len() >= GATHER_FROM;
+                    if many {
+                        self.inbox.expect(acks.len());
+                    }
                     for ack in acks {
                         // Whoever gave up waiting does not want to know.
                         let _ = ack.send(Ok(()));
                     }
-                    if many {
-                        self.gather(took.min(GATHER_AT_MOST));
-                    }
-                    self.inbox.release();
+                    self.gather(if many { GATHER_AT_MOST } else { Duration::ZERO });
                 }
                 Err(error) => {
                     self.fail(StoreError::Failed(format!("journal: sync: {error}")), acks);
