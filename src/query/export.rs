@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::answer::{QueryError, QueryStats};
 use super::logs::{add, compile_error};
-use super::prune::{Unit, candidates, internal};
+use super::prune::{Part, Unit, candidates, internal};
 use super::scan::{Leveler, Sieve, scan};
 use crate::logql::ast::LogExpr;
 use crate::logql::pipeline::Pipeline;
@@ -95,7 +95,8 @@ impl LogExport {
                     end: self.range.end.min(day.end()),
                 };
                 let (matchers, need) = (&self.expr.matchers, self.expr.need());
-                let found = candidates(&self.store, &self.tenant, matchers, range, &need)?;
+                let found =
+                    candidates(&self.store, &self.tenant, matchers, range, &need, Part::ALL)?;
                 let mut units = found.units;
                 // Stable: of one stream they stay in order of arrival.
                 units.sort_by(|a, b| a.stream().labels.cmp(&b.stream().labels));

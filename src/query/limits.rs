@@ -46,6 +46,11 @@ const WORK_BYTES: usize = 2 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 
+/// In so many parts a query looks at streams when a list of all their chunks found no room; each
+/// try once more in so many.
+const PARTS: usize = 8;
+const MOST_PARTS: usize = 64;
+
 /// Lets queries in by turn and by memory.
 #[derive(Clone)]
 pub struct Admission {
@@ -61,6 +66,8 @@ pub struct Running {
     _turn: OwnedSemaphorePermit,
     _work: Permit,
     pub account: Account,
+    /// Parts of the streams to be looked at one after the other ([`super::prune::Part`]).
+    pub parts: usize,
     pub began: Instant,
     pub queued: Duration,
     pub deadline: Instant,
@@ -78,7 +85,7 @@ impl Admission {
     }
 
     /// Runs a query, and those that find no room to list what they read once more, one after the
-    /// other: together they would refuse each other, alone each may fit.
+    /// other: together they would refuse each other, alone each may fit, and part by part most do.
     pub async fn run<T, F>(&self, mut work: impl FnMut(Running) -> F) -> Result<T, QueryError>
     where
         F: Future<Output = Result<T, QueryError>>,
@@ -93,8 +100,11 @@ impl Admission {
             return first;
         };
         let mut pause = FIRST_PAUSE;
+        let mut parts = 1;
         loop {
-            let result = work(self.enter().await?).await;
+            let mut running = self.enter().await?;
+            running.parts = parts;
+            let result = work(running).await;
             let is_over = Instant::now() + pause >= until || pause > LAST_PAUSE;
             if is_over || !matches!(result, Err(QueryError::NoRoom(_))) {
                 return result;
@@ -102,6 +112,7 @@ impl Admission {
             // Those that run are done some time.
             tokio::time::sleep(pause).await;
             pause *= 2;
+            parts = (parts * PARTS).min(MOST_PARTS);
         }
     }
 
@@ -119,6 +130,7 @@ impl Admission {
             _turn: turn,
             _work: work,
             account: self.account.clone(),
+            parts: 1,
             began,
             queued: began - asked,
             deadline: began + self.timeout,
@@ -162,7 +174,7 @@ mod tests {
         let (again, most) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
         let query = || async {
             let tries = &AtomicUsize::new(0);
-            let run = |_running: Running| async move {
+            let run = |running: Running| async move {
                 if tries.fetch_add(1, Ordering::Relaxed) == 0 {
                     tokio::task::yield_now().await;
                     return Err(QueryError::NoRoom("none".into()));
@@ -172,13 +184,13 @@ mod tests {
                 again.fetch_sub(1, Ordering::Relaxed);
                 match tries.load(Ordering::Relaxed) {
                     2 => Err(QueryError::NoRoom("again none".into())),
-                    tries => Ok(tries),
+                    tries => Ok((tries, running.parts)),
                 }
             };
             admission.run(run).await
         };
         let all = futures::join!(query(), query(), query());
-        assert_eq!(all, (Ok(3), Ok(3), Ok(3)));
+        assert_eq!(all, (Ok((3, PARTS)), Ok((3, PARTS)), Ok((3, PARTS))));
         assert_eq!(most.load(Ordering::Relaxed), 1);
         // What can't fit is told, in the end.
         let never = admission

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::answer::{AnswerEntry, AnswerStream, LogAnswer, LogQuery, QueryError, QueryStats};
 use super::certain::Certain;
 use super::limits::{QueryLimits, Running};
-use super::prune::{AsOf, Unit, candidates};
+use super::prune::{AsOf, Part, Unit, candidates};
 use super::scan::{Leveler, Sieve, scan};
 use crate::logql::pipeline::{CompileError, Pipeline};
 use crate::model::{Direction, Labels, StreamId, TimeRange, Timestamp};
@@ -193,122 +193,168 @@ pub(super) async fn collect(
     stats: &mut QueryStats,
     certain: Option<&Certain>,
 ) -> Result<(Vec<Found>, Permit, AsOf), QueryError> {
-    let Source {
-        store,
-        pool,
-        limits,
-        running,
-        tenant,
-    } = source;
     let pipeline = Pipeline::compile(&query.expr).map_err(compile_error)?;
     let direction = query.direction;
-    let mut permit = nothing(running)?;
-
-    let (store, tenant) = (store.clone(), tenant.to_owned());
-    let (expr, need) = (query.expr.matchers.clone(), query.expr.need());
-    let pruned = pool
-        .run(Lane::Second, move || {
-            candidates(&store, &tenant, &expr, range, &need)
-        })
-        .await
-        .map_err(|e| QueryError::Internal(e.to_string()))??;
-    let counted = pruned.stats;
-    stats.streams = counted.streams;
-    stats.chunks_total += counted.chunks_total;
-    stats.chunks_candidate += counted.chunks_candidate;
-
-    // Rank first: it says in which order lines of one stream arrived.
-    let mut units: Vec<(u32, Unit)> = (0..).zip(pruned.units).collect();
-    match direction {
-        Direction::Backward => units.sort_by_key(|(_, unit)| std::cmp::Reverse(unit.max())),
-        Direction::Forward => units.sort_by_key(|(_, unit)| unit.min()),
-    }
     let job = Arc::new(Job {
         pipeline,
         range,
         limit: query.limit,
         direction,
         categorize: query.categorize,
-        discover_levels: limits.discover_levels,
+        discover_levels: source.limits.discover_levels,
         bound: AtomicI64::new(match direction {
             Direction::Backward => i64::MIN,
             Direction::Forward => i64::MAX,
         }),
-        deadline: running.deadline,
+        deadline: source.running.deadline,
     });
-
-    let mut best: Vec<Found> = Vec::new();
-    let mut identities: HashSet<(StreamId, u64)> = HashSet::new();
-    let mut units = units.into_iter();
-    let mut reading = VecDeque::new();
-    let mut ended = false;
-    let edge = |unit: &Unit| match direction {
-        Direction::Backward => unit.max(),
-        Direction::Forward => unit.min(),
+    let mut collecting = Collecting {
+        source,
+        query,
+        job,
+        best: Vec::new(),
+        identities: HashSet::new(),
+        permit: nothing(source.running)?,
     };
-    // Lines at the head of `best` that were looked at when telling, and those told.
-    let (mut settled, mut told) = (0, 0);
-    loop {
-        while !ended && reading.len() < 2 * pool.threads() {
-            let Some((rank, unit)) = units.next() else {
-                ended = true;
+    if source.running.parts == 1 {
+        let (as_of, streams) = collecting.add(Part::ALL, stats, certain).await?;
+        stats.streams = streams;
+        return Ok((collecting.best, collecting.permit, as_of));
+    }
+    stats.streams = 0;
+    for part in Part::each(source.running.parts) {
+        // Lines of a later part may come before those that are known.
+        let (_, streams) = collecting.add(part, stats, None).await?;
+        stats.streams += streams;
+    }
+    // Parts are of different instants: nobody can go on from there, and tails are never in parts.
+    Ok((collecting.best, collecting.permit, AsOf::default()))
+}
+
+/// The first lines that were found so far.
+struct Collecting<'a> {
+    source: Source<'a>,
+    query: &'a LogQuery,
+    job: Arc<Job>,
+    best: Vec<Found>,
+    identities: HashSet<(StreamId, u64)>,
+    /// Covers `best`.
+    permit: Permit,
+}
+
+impl Collecting<'_> {
+    /// Adds lines of a part of the streams; the instant of which that is true and how many
+    /// streams they are.
+    async fn add(
+        &mut self,
+        part: Part,
+        stats: &mut QueryStats,
+        certain: Option<&Certain>,
+    ) -> Result<(AsOf, u64), QueryError> {
+        let Source {
+            store,
+            pool,
+            limits,
+            running,
+            tenant,
+        } = self.source;
+        let Self {
+            query,
+            job,
+            best,
+            identities,
+            permit,
+            ..
+        } = self;
+        let (range, direction) = (job.range, job.direction);
+        let (store, tenant) = (store.clone(), tenant.to_owned());
+        let (expr, need) = (query.expr.matchers.clone(), query.expr.need());
+        let pruned = pool
+            .run(Lane::Second, move || {
+                candidates(&store, &tenant, &expr, range, &need, part)
+            })
+            .await
+            .map_err(|e| QueryError::Internal(e.to_string()))??;
+        let counted = pruned.stats;
+        stats.chunks_total += counted.chunks_total;
+        stats.chunks_candidate += counted.chunks_candidate;
+
+        // Rank first: it says in which order lines of one stream arrived.
+        let mut units: Vec<(u32, Unit)> = (0..).zip(pruned.units).collect();
+        match direction {
+            Direction::Backward => units.sort_by_key(|(_, unit)| std::cmp::Reverse(unit.max())),
+            Direction::Forward => units.sort_by_key(|(_, unit)| unit.min()),
+        }
+        let mut units = units.into_iter();
+        let mut reading = VecDeque::new();
+        let mut ended = false;
+        let edge = |unit: &Unit| match direction {
+            Direction::Backward => unit.max(),
+            Direction::Forward => unit.min(),
+        };
+        // Lines at the head of `best` that were looked at when telling, and those told.
+        let (mut settled, mut told) = (0, 0);
+        loop {
+            while !ended && reading.len() < 2 * pool.threads() {
+                let Some((rank, unit)) = units.next() else {
+                    ended = true;
+                    break;
+                };
+                let bound = job.bound.load(Atomic::Relaxed);
+                let at = edge(&unit);
+                if is_beyond(direction, at, bound) {
+                    // Units come in order: none that follows matters either.
+                    ended = true;
+                    break;
+                }
+                let job = job.clone();
+                let read = pool.spawn(Lane::Second, move || read(&job, rank, &unit));
+                reading.push_back((at, read));
+            }
+            let Some((_, next)) = reading.pop_front() else {
                 break;
             };
-            let bound = job.bound.load(Atomic::Relaxed);
-            let at = edge(&unit);
-            if is_beyond(direction, at, bound) {
-                // Units come in order: none that follows matters either.
-                ended = true;
-                break;
-            }
-            let job = job.clone();
-            let read = pool.spawn(Lane::Second, move || read(&job, rank, &unit));
-            reading.push_back((at, read));
-        }
-        let Some((_, next)) = reading.pop_front() else {
-            break;
-        };
-        let result = next
-            .await
-            .map_err(|_| QueryError::Busy("shutting down".into()))?;
-        let (lines, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
-        add(stats, &cost);
-        running.check()?;
-        if !lines.is_empty() {
-            for found in lines {
-                if identities.insert((found.stream.id, found.identity)) {
-                    best.push(found);
+            let result = next
+                .await
+                .map_err(|_| QueryError::Busy("shutting down".into()))?;
+            let (lines, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
+            add(stats, &cost);
+            running.check()?;
+            if !lines.is_empty() {
+                for found in lines {
+                    if identities.insert((found.stream.id, found.identity)) {
+                        best.push(found);
+                    }
                 }
+                match direction {
+                    Direction::Backward => best.sort_by(|a, b| b.order(a)),
+                    Direction::Forward => best.sort_by(Found::order),
+                }
+                for gone in best.drain(query.limit.min(best.len())..) {
+                    identities.remove(&(gone.stream.id, gone.identity));
+                }
+                if best.len() == query.limit
+                    && let Some(last) = best.last()
+                {
+                    job.bound.store(last.at, Atomic::Relaxed);
+                }
+                hold(permit, best, told, limits)?;
             }
-            match direction {
-                Direction::Backward => best.sort_by(|a, b| b.order(a)),
-                Direction::Forward => best.sort_by(Found::order),
-            }
-            for gone in best.drain(query.limit.min(best.len())..) {
-                identities.remove(&(gone.stream.id, gone.identity));
-            }
-            if best.len() == query.limit
-                && let Some(last) = best.last()
-            {
-                job.bound.store(last.at, Atomic::Relaxed);
-            }
-            hold(&mut permit, &best, told, limits)?;
-        }
-        if let Some(certain) = certain.filter(|certain| certain.is_wanted())
+            if let Some(certain) = certain.filter(|certain| certain.is_wanted())
             // The next unit is the one that reaches furthest. With none the answer is there.
             && let Some(next) = match reading.front() {
                 Some((at, _)) => Some(*at),
                 None if ended => None,
                 None => units.as_slice().first().map(|(_, unit)| edge(unit)),
+            } {
+                let until = best.partition_point(|found| is_beyond(direction, next, found.at));
+                told += certain.tell(best[settled..until].iter().map(Found::told));
+                settled = until;
+                hold(permit, best, told, limits)?;
             }
-        {
-            let until = best.partition_point(|found| is_beyond(direction, next, found.at));
-            told += certain.tell(best[settled..until].iter().map(Found::told));
-            settled = until;
-            hold(&mut permit, &best, told, limits)?;
         }
+        Ok((pruned.as_of, counted.streams))
     }
-    Ok((best, permit, pruned.as_of))
 }
 
 /// Whether a time comes behind another one in this direction.

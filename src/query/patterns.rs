@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use super::Querier;
 use super::answer::QueryError;
 use super::limits::Running;
-use super::prune::{Unit, candidates, internal};
+use super::prune::{Part, Unit, candidates, internal};
 use crate::model::need::Need;
 use crate::model::time::SECOND;
 use crate::model::{Matcher, TimeRange, Timestamp};
@@ -106,7 +106,14 @@ async fn run(
         .map_err(|e| QueryError::Busy(format!("{e}; try again")))?;
     let (store, tenant) = (store.clone(), tenant.to_owned());
     let found = on_pool(pool, move || {
-        candidates(&store, &tenant, &matchers, query.range, &Need::Anything)
+        candidates(
+            &store,
+            &tenant,
+            &matchers,
+            query.range,
+            &Need::Anything,
+            Part::ALL,
+        )
     })
     .await??;
     let heads = found.units.iter().filter(|u| matches!(u, Unit::Head(_)));

@@ -71,6 +71,40 @@ impl Unit {
     }
 }
 
+/// A share of the streams that a query looks at. A list of all chunks that may not fit into memory
+/// can be made part by part.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    number: u128,
+    of: u128,
+}
+
+impl Part {
+    pub const ALL: Self = Self { number: 0, of: 1 };
+
+    /// Parts that each stream is in one of.
+    pub fn each(of: usize) -> impl Iterator<Item = Self> {
+        let of = of.max(1) as u128;
+        (0..of).map(move |number| Self { number, of })
+    }
+
+    /// Ids are hashes: parts are of a size.
+    fn holds(self, id: StreamId) -> bool {
+        id.0 % self.of == self.number
+    }
+
+    fn select(
+        self,
+        store: &Store,
+        tenant: &str,
+        matchers: &[Matcher],
+    ) -> HashMap<StreamId, Arc<Stream>> {
+        let streams = store.select(tenant, matchers).into_iter();
+        let streams = streams.filter(|stream| self.holds(stream.id));
+        streams.map(|stream| (stream.id, stream)).collect()
+    }
+}
+
 /// The units that a query has to look at, in order of arrival within each stream.
 pub struct Candidates {
     pub units: Vec<Unit>,
@@ -86,20 +120,20 @@ pub struct AsOf {
     pub streams: HashSet<StreamId>,
 }
 
-/// Finds the units of a selector's streams in `range` that may hold what is needed.
+/// Finds the units of a part of a selector's streams in `range` that may hold what is needed.
 pub fn candidates(
     store: &Store,
     tenant: &str,
     matchers: &[Matcher],
     range: TimeRange,
     need: &Need,
+    part: Part,
 ) -> Result<Candidates, QueryError> {
-    let streams = store.select(tenant, matchers);
+    let by_id = part.select(store, tenant, matchers);
     let mut stats = QueryStats {
-        streams: streams.len() as u64,
+        streams: by_id.len() as u64,
         ..QueryStats::default()
     };
-    let by_id: HashMap<StreamId, Arc<Stream>> = streams.into_iter().map(|s| (s.id, s)).collect();
     if by_id.is_empty() || range.is_empty() {
         return Ok(Candidates {
             units: Vec::new(),
@@ -146,14 +180,14 @@ pub fn uncounted(
     tenant: &str,
     matchers: &[Matcher],
     range: TimeRange,
+    part: Part,
     mut take: impl FnMut(&Arc<Stream>, &StreamSum) -> bool,
 ) -> Result<Candidates, QueryError> {
-    let streams = store.select(tenant, matchers);
+    let by_id = part.select(store, tenant, matchers);
     let mut stats = QueryStats {
-        streams: streams.len() as u64,
+        streams: by_id.len() as u64,
         ..QueryStats::default()
     };
-    let by_id: HashMap<StreamId, Arc<Stream>> = streams.into_iter().map(|s| (s.id, s)).collect();
     let wanted: HashSet<StreamId> = by_id.keys().copied().collect();
     let mut units = Vec::new();
     if by_id.is_empty() || range.is_empty() {

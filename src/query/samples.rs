@@ -11,14 +11,14 @@ use super::answer::{MetricAnswer, MetricQuery, QueryError, QueryStats};
 use super::limits::{QueryLimits, Running};
 use super::logs::{add, compile_error};
 use super::partials::{Keeping, MAX_SERIES, Partials};
-use super::prune::{Candidates, Unit, candidates, internal, uncounted};
+use super::prune::{Candidates, Part, Unit, candidates, internal, uncounted};
 use super::scan::{Leveler, Sieve, scan};
 use crate::logql::ast::MetricExpr;
 use crate::logql::eval::{self, Accumulator, EvalError, Sampler};
 use crate::logql::plan::{Group, Leaf, leaves};
+use crate::model::TimeRange;
 use crate::model::series::{Grid, Matrix};
 use crate::model::time::MINUTE;
-use crate::model::{Matcher, TimeRange};
 use crate::runtime::permits::Permit;
 use crate::runtime::pool::{Lane, Pool};
 use crate::store::chunk::ChunkReader;
@@ -95,12 +95,21 @@ struct Job {
     grid: Grid,
     /// Add `detected_level`.
     levels: bool,
+    /// Metas say it all: no line is needed.
+    counted: bool,
     max_series: usize,
     max_bytes: usize,
     deadline: Instant,
     cancelled: AtomicBool,
     /// Parts of chunks from queries before.
     keeping: Option<Keeping>,
+}
+
+impl Job {
+    /// What lines may count.
+    fn reach(&self) -> TimeRange {
+        self.leaf.time_range(self.grid)
+    }
 }
 
 /// Cancels the tasks of a query that nobody waits for any more.
@@ -125,12 +134,11 @@ async fn range(
     stats: &mut QueryStats,
 ) -> Result<Matrix, QueryError> {
     let levels = limits.discover_levels && may_use_level(leaf);
-    let reach = leaf.time_range(grid);
-    let counted = !leaf.needs_lines() && !levels;
     let job = Arc::new(Job {
         leaf: leaf.clone(),
         grid,
         levels,
+        counted: !leaf.needs_lines() && !levels,
         max_series: limits.max_series,
         max_bytes: limits.max_result_bytes,
         deadline: running.deadline,
@@ -138,72 +146,27 @@ async fn range(
         keeping: partials.begin(leaf, levels, grid),
     });
     let _cancel = CancelOnDrop(job.clone());
-    let mut permit = running
+    let permit = running
         .account
         .try_take(0)
         .map_err(|e| QueryError::Busy(e.to_string()))?;
 
-    let (store, tenant) = (store.clone(), tenant.to_owned());
-    let (matchers, need) = (leaf.selector().to_vec(), leaf.need());
-    let of_job = job.clone();
-    let pruned = pool
-        .run(Lane::Second, move || {
-            if counted {
-                count_runs(&of_job, &store, &tenant, &matchers, reach)
-            } else {
-                let total = Accumulator::new(&of_job.leaf.aggregation, grid);
-                Ok((candidates(&store, &tenant, &matchers, reach, &need)?, total))
-            }
-        })
-        .await;
-    let (pruned, mut total) = pruned.map_err(|e| QueryError::Internal(e.to_string()))??;
-    check_size(&total, &job)?;
-    cover(&mut permit, total.memory())?;
-    stats.streams = stats.streams.max(pruned.stats.streams);
-    stats.chunks_total += pruned.stats.chunks_total;
-    stats.chunks_candidate += pruned.stats.chunks_candidate;
-
-    let per_task = if counted {
-        COUNTED_UNITS_A_TASK
-    } else {
-        UNITS_A_TASK
+    let mut gathering = Gathering {
+        store,
+        pool,
+        running,
+        tenant,
+        job: job.clone(),
+        total: Accumulator::new(&leaf.aggregation, grid),
+        permit,
     };
-    let mut units = pruned.units;
-    if counted || grid.len() > MANY_STEPS {
-        // Streams together: a task then has few series, and merging them is cheap.
-        units.sort_by_key(|unit| unit.stream().id);
-    } else {
-        // As they lie on the disk, which then reads ahead.
-        units.sort_by_key(|unit| match unit {
-            Unit::Chunk {
-                partition, meta, ..
-            } => (partition.id.day, meta.number),
-            Unit::Head(head) => (head.day, u32::MAX),
-        });
+    let mut streams = 0;
+    for part in Part::each(running.parts) {
+        streams += gathering.add(part, stats).await?;
     }
-    let all = units.len();
-    let mut units = units.into_iter();
-    let mut tasks = VecDeque::new();
-    let mut ahead = Ahead::default();
-    loop {
-        while tasks.len() < 2 * pool.threads() && !units.as_slice().is_empty() {
-            let some: Vec<Unit> = units.by_ref().take(per_task).collect();
-            let job = job.clone();
-            tasks.push_back(pool.spawn(Lane::Second, move || read(&job, &some)));
-        }
-        let Some(task) = tasks.pop_front() else { break };
-        let result = task
-            .await
-            .map_err(|_| QueryError::Busy("shutting down".into()))?;
-        let (part, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
-        add(stats, &cost);
-        running.check()?;
-        ahead.learn(&cost);
-        ahead.read(units.as_slice(), all);
-        total.merge(part);
-        check_size(&total, &job)?;
-        cover(&mut permit, total.memory())?;
-    }
+    stats.streams = stats.streams.max(streams);
+    let Gathering { total, permit, .. } = gathering;
+    let _held = permit;
     if total.memory() < INLINE_BYTES {
         return total.finish().map_err(eval_error);
     }
@@ -214,27 +177,118 @@ async fn range(
         .map_err(eval_error)
 }
 
+/// What was gathered for a leaf so far.
+struct Gathering<'a> {
+    store: &'a Store,
+    pool: &'a Pool,
+    running: &'a Running,
+    tenant: &'a str,
+    job: Arc<Job>,
+    total: Accumulator,
+    /// Covers `total`.
+    permit: Permit,
+}
+
+impl Gathering<'_> {
+    /// Adds what a part of the streams has; the number of these.
+    async fn add(&mut self, part: Part, stats: &mut QueryStats) -> Result<u64, QueryError> {
+        let (pool, job) = (self.pool, &self.job);
+        let (store, tenant) = (self.store.clone(), self.tenant.to_owned());
+        let of_job = job.clone();
+        let pruned = pool
+            .run(Lane::Second, move || {
+                if of_job.counted {
+                    return count_runs(&of_job, &store, &tenant, part);
+                }
+                let total = Accumulator::new(&of_job.leaf.aggregation, of_job.grid);
+                let (leaf, reach) = (&of_job.leaf, of_job.reach());
+                let found =
+                    candidates(&store, &tenant, leaf.selector(), reach, &leaf.need(), part)?;
+                Ok((found, total))
+            })
+            .await;
+        let (pruned, counted) = pruned.map_err(|e| QueryError::Internal(e.to_string()))??;
+        self.merge(counted)?;
+        stats.chunks_total += pruned.stats.chunks_total;
+        stats.chunks_candidate += pruned.stats.chunks_candidate;
+
+        let job = &self.job;
+        let per_task = if job.counted {
+            COUNTED_UNITS_A_TASK
+        } else {
+            UNITS_A_TASK
+        };
+        let mut units = pruned.units;
+        if job.counted || job.grid.len() > MANY_STEPS {
+            // Streams together: a task then has few series, and merging them is cheap.
+            units.sort_by_key(|unit| unit.stream().id);
+        } else {
+            // As they lie on the disk, which then reads ahead.
+            units.sort_by_key(|unit| match unit {
+                Unit::Chunk {
+                    partition, meta, ..
+                } => (partition.id.day, meta.number),
+                Unit::Head(head) => (head.day, u32::MAX),
+            });
+        }
+        let all = units.len();
+        let mut units = units.into_iter();
+        let mut tasks = VecDeque::new();
+        let mut ahead = Ahead::default();
+        loop {
+            while tasks.len() < 2 * pool.threads() && !units.as_slice().is_empty() {
+                let some: Vec<Unit> = units.by_ref().take(per_task).collect();
+                let job = self.job.clone();
+                tasks.push_back(pool.spawn(Lane::Second, move || read(&job, &some)));
+            }
+            let Some(task) = tasks.pop_front() else { break };
+            let result = task
+                .await
+                .map_err(|_| QueryError::Busy("shutting down".into()))?;
+            let (part, cost) = result.map_err(|e| QueryError::Internal(e.to_string()))??;
+            add(stats, &cost);
+            self.running.check()?;
+            ahead.learn(&cost);
+            ahead.read(units.as_slice(), all);
+            self.merge(part)?;
+        }
+        Ok(pruned.stats.streams)
+    }
+
+    fn merge(&mut self, part: Accumulator) -> Result<(), QueryError> {
+        self.total.merge(part);
+        check_size(&self.total, &self.job)?;
+        cover(&mut self.permit, self.total.memory())
+    }
+}
+
 /// Counts what runs of chunks have of each stream as a whole, and finds what has to be looked
 /// at more closely.
 fn count_runs(
     job: &Job,
     store: &Store,
     tenant: &str,
-    matchers: &[Matcher],
-    reach: TimeRange,
+    part: Part,
 ) -> Result<(Candidates, Accumulator), QueryError> {
     let mut sampler = Sampler::new(&job.leaf, job.grid);
     let mut bound = None;
-    let left = uncounted(store, tenant, matchers, reach, |stream, sum| {
-        if job.leaf.needs_metadata() && sum.has_metadata {
-            return false;
-        }
-        if bound != Some(stream.id) {
-            sampler.bind(&stream.labels);
-            bound = Some(stream.id);
-        }
-        sampler.add_counted(sum.min, sum.max, sum.lines, sum.bytes)
-    })?;
+    let left = uncounted(
+        store,
+        tenant,
+        job.leaf.selector(),
+        job.reach(),
+        part,
+        |stream, sum| {
+            if job.leaf.needs_metadata() && sum.has_metadata {
+                return false;
+            }
+            if bound != Some(stream.id) {
+                sampler.bind(&stream.labels);
+                bound = Some(stream.id);
+            }
+            sampler.add_counted(sum.min, sum.max, sum.lines, sum.bytes)
+        },
+    )?;
     Ok((left, sampler.into_accumulator()))
 }
 

@@ -51,22 +51,38 @@ async fn fixture(path: &Path, limits: QueryLimits) -> Fixture {
     while !store.is_recovered() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let labels = Labels::from_pairs([("app", "x")]);
-    let entry = |i: usize| LogEntry {
-        at: NOW - (LINES - i) as i64 * SECOND,
-        start: (i * LINE) as u32,
-        len: LINE as u32,
-        metadata: 0,
-    };
+    append(&store, &[("x", NOW - LINES as i64 * SECOND, LINES)]).await;
+    Fixture {
+        querier: Querier::new(store, pool.clone(), limits, &budget, &metrics),
+        pool,
+        budget,
+    }
+}
+
+/// Appends lines a second apart: name of the app, time of the first, how many.
+async fn append(store: &Store, apps: &[(&str, Timestamp, usize)]) {
+    let mut streams = Vec::new();
+    let mut start = 0;
+    for (app, first, lines) in apps {
+        let labels = Labels::from_pairs([("app", *app)]);
+        let entry = |i: usize| LogEntry {
+            at: first + i as i64 * SECOND,
+            start: ((start + i) * LINE) as u32,
+            len: LINE as u32,
+            metadata: 0,
+        };
+        streams.push(StreamEntries {
+            id: StreamId::of("", &labels),
+            entries: (0..*lines).map(entry).collect(),
+            labels,
+        });
+        start += lines;
+    }
     let batch = LogBatch {
         tenant: "".into(),
-        text: vec![b'x'; LINES * LINE].into(),
+        text: vec![b'x'; start * LINE].into(),
         metadata: Vec::new(),
-        streams: vec![StreamEntries {
-            id: StreamId::of("", &labels),
-            labels,
-            entries: (0..LINES).map(entry).collect(),
-        }],
+        streams,
     };
     let body = Body {
         kind: RecordKind::LogsOwn,
@@ -78,11 +94,6 @@ async fn fixture(path: &Path, limits: QueryLimits) -> Fixture {
     };
     let pending = store.append(Payload::Logs(batch, Vec::new()), body, None);
     pending.unwrap().wait().await.unwrap();
-    Fixture {
-        querier: Querier::new(store, pool.clone(), limits, &budget, &metrics),
-        pool,
-        budget,
-    }
 }
 
 fn query(text: &str, limit: usize) -> LogQuery {
@@ -216,4 +227,64 @@ async fn what_is_kept_of_chunks_gives_way_to_queries_and_is_forgotten_when_told(
     assert!(most.is_ok() && kept() == 0);
     drop(most);
     assert_eq!(count().await, (all, LINES as u64));
+}
+
+#[tokio::test]
+async fn what_is_looked_at_part_by_part_is_the_same_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = fixture(dir.path(), QueryLimits::default()).await;
+    let querier = &fixture.querier;
+    let names: Vec<String> = (0..40).map(|n| format!("a{n}")).collect();
+    let apps: Vec<_> = (names.iter().zip(1..))
+        .map(|(name, n)| (name.as_str(), NOW - 100 * SECOND - n, 5))
+        .collect();
+    append(&querier.store, &apps).await;
+    querier.store.flush().await.unwrap();
+    // Some are sealed and some are not.
+    append(&querier.store, &apps[..20]).await;
+
+    let in_parts = async |parts| {
+        let mut running = querier.admission.enter().await.unwrap();
+        running.parts = parts;
+        running
+    };
+    let lines = async |parts, direction| {
+        let running = in_parts(parts).await;
+        let mut query = query("{app=~\"a.*\"}", 37);
+        query.direction = direction;
+        let source = querier.source(&running, "");
+        let answer = logs::run(source, query, &Certain::default()).await.unwrap();
+        let counts = (answer.stats.streams, answer.stats.chunks_total);
+        (format!("{:?}", answer.streams), counts)
+    };
+    for direction in [Direction::Backward, Direction::Forward] {
+        let whole = lines(1, direction).await;
+        assert_eq!(whole.1, (40, 40));
+        for parts in [2, 7, 64] {
+            assert_eq!(lines(parts, direction).await, whole, "{parts} parts");
+        }
+    }
+    let samples = async |parts, text| {
+        let running = in_parts(parts).await;
+        let Ok(Expr::Metric(expr)) = crate::logql::parse(text) else {
+            panic!("{text}")
+        };
+        let grid = Grid::instant(NOW);
+        let (store, pool, limits) = (&querier.store, &querier.pool, &querier.limits);
+        let query = MetricQuery { expr, grid };
+        let answer = samples::run(store, pool, limits, &querier.partials, &running, "", query);
+        let answer = answer.await.unwrap();
+        (format!("{:?}", answer.matrix), answer.stats.streams)
+    };
+    for text in [
+        "sum(count_over_time({app=~\".+\"}[1h]))",
+        "sum by (app) (count_over_time({app=~\".+\"} |= \"xx\" [1h]))",
+        "topk(3, sum by (app) (bytes_over_time({app=~\"a.*\"}[1h])))",
+    ] {
+        let whole = samples(1, text).await;
+        assert!(whole.1 >= 40);
+        for parts in [2, 7, 64] {
+            assert_eq!(samples(parts, text).await, whole, "{text} in {parts} parts");
+        }
+    }
 }
