@@ -200,3 +200,39 @@ async fn a_missing_table_costs_its_day_and_no_start() {
         store.stop().unwrap();
     }
 }
+
+#[tokio::test]
+async fn zeros_that_a_kill_leaves_behind_the_journal_are_no_damage_and_others_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, killed) = (dir.path().join("live"), dir.path().join("killed"));
+    let store = Store::open(options(&live)).unwrap();
+    wait_recovered(&store);
+    push(&store, batch("a", &lines(0, 0, 3))).await;
+    copy_dir(&live, &killed);
+    store.stop().unwrap();
+    let segment = |dir: &Path| {
+        let mut segments = list_segments(&Layout::new(dir).journal_dir()).unwrap();
+        segments.pop().unwrap()
+    };
+    let (stopped, left) = (segment(&live), segment(&killed));
+    assert!(stopped.bytes < left.bytes, "cut off by a stop alone");
+    let repaired = || {
+        let done = repair::directory(&killed, &decoder(), &mut |_| {}).unwrap();
+        (done.left.len(), done.lost.len())
+    };
+    assert_eq!(found(&live), Vec::<String>::new());
+    assert_eq!(found(&killed), Vec::<String>::new());
+    assert_eq!(repaired(), (0, 0));
+    assert_eq!(segment(&killed).bytes, left.bytes, "nothing to be done");
+
+    let mut bytes = std::fs::read(&left.path).unwrap();
+    bytes[left.bytes as usize - 100] = 1;
+    std::fs::write(&left.path, &bytes).unwrap();
+    assert_eq!(found(&killed).len(), 1);
+    assert_eq!(repaired(), (0, 1));
+    assert_eq!(segment(&killed).bytes, stopped.bytes);
+    let store = Store::open(options(&killed)).unwrap();
+    wait_recovered(&store);
+    assert_eq!(shown(&store, 0), 3);
+    store.stop().unwrap();
+}
