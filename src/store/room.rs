@@ -1,10 +1,13 @@
 //! Room on the disk: when the oldest days go before their time, and when nothing is accepted.
 //!
-//! R1. Above `max_bytes`, or with less than `min_free_bytes` free, the oldest days go, logs and
+//! R0. What was accepted must still find room when it is sealed: what heads and memtables hold, at
+//!     most that much, is wanted free beside `min_free_bytes`.
+//! R1. Above `max_bytes`, or with less free than is wanted, the oldest days go, logs and
 //!     spans alike, never the newest day. Nothing more is chosen until what was chosen has left
 //!     the disk: a reader may hold a dropped day for as long as its query takes.
-//! R2. With less than `min_free_bytes` free nothing is accepted, whatever goes meanwhile: a write
-//!     that meets a full disk costs more than one that is refused in time.
+//! R2. With less free than is wanted nothing is accepted, whatever goes meanwhile: a write
+//!     that meets a full disk costs more than one that is refused in time. The writer looks
+//!     itself after every MiB: a fast sender fills more than `min_free_bytes` within a second.
 //! R3. Above `max_bytes` with nothing left to go, nothing is accepted either.
 
 use std::fs;
@@ -27,7 +30,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// Why nothing is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoom {
-    /// Less than `min_free_bytes` is free.
+    /// Less than [`wanted_free`] is free.
     Disk,
     /// The data directory has more than `max_bytes`, all of it of the newest day.
     Limit,
@@ -75,16 +78,32 @@ pub fn bytes_below(dir: &Path) -> u64 {
     bytes
 }
 
+/// Bytes that are free on a directory's disk; tests pretend some.
+fn free_bytes(dir: &Path) -> Option<u64> {
+    fail::fail_point!("disk-free", |bytes: Option<String>| bytes?.parse().ok());
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Bytes that have to be free; 0 where nobody asked for any.
+fn wanted_free(shared: &Shared) -> u64 {
+    let least = shared.options.min_free_bytes;
+    if least == 0 {
+        return 0;
+    }
+    let unsealed = shared.heads_account.used() + shared.kv.memory().0;
+    least.saturating_add(unsealed as u64)
+}
+
 /// Notes whether the disk has room, so that writes are refused before it has none (R2). The free
 /// bytes.
 pub fn look_at_disk(shared: &Shared) -> Option<u64> {
-    let disk = rustix::fs::statvfs(shared.layout.root()).ok()?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let free = free_bytes(shared.layout.root())?;
     shared
         .metrics
         .disk_free
         .set(i64::try_from(free).unwrap_or(i64::MAX));
-    let full = free < shared.options.min_free_bytes;
+    let full = free < wanted_free(shared);
     if shared.disk_full.swap(full, Ordering::Relaxed) != full {
         if full {
             tracing::error!(
@@ -117,10 +136,11 @@ impl Room {
             return;
         }
         let options = &shared.options;
+        let wanted = wanted_free(shared);
         let short = match free {
             // Some more than asked for, so that the next push does not need the next day.
-            Some(free) if free < options.min_free_bytes => {
-                (options.min_free_bytes - free).saturating_add(options.min_free_bytes / 8)
+            Some(free) if free < wanted => {
+                (wanted - free).saturating_add(options.min_free_bytes / 8)
             }
             _ => 0,
         };

@@ -38,6 +38,7 @@ use super::metrics::StoreMetrics;
 use super::options::{Decoded, Options};
 use super::partition::Partition;
 use super::rewrite::switch::forget_streams;
+use super::room::look_at_disk;
 use super::seal::{SealedBlock, SealedChunk, seal_logs, seal_spans};
 use super::span::{SpanHashes, TagCensus};
 use super::streams::Streams;
@@ -56,6 +57,8 @@ const SEAL_IDLE_AFTER: i64 = 30 * 60 * SECOND;
 const SEAL_AGED_AFTER: i64 = 2 * 3600 * SECOND;
 /// How often heads are looked over for age.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Bytes appended between two looks at the disk.
+const LOOK_BYTES: u64 = 1 << 20;
 /// Heads whose oldest record is in a segment this far back are sealed, whatever their size.
 const MAX_JOURNAL: u64 = 128 << 20;
 /// Share of the memory budget that open heads may hold: 40 of 256 MiB.
@@ -249,6 +252,8 @@ pub struct Writer {
     /// Told when the heads frozen before are sealed, with the number of those.
     waiting: Vec<(u64, Ack)>,
     looked_at: Instant,
+    /// Bytes written to the journal since the writer looked at the disk.
+    unlooked: u64,
     heads_bytes: usize,
 }
 
@@ -276,6 +281,7 @@ impl Writer {
             freezes: 0,
             waiting: Vec::new(),
             looked_at: Instant::now(),
+            unlooked: 0,
             heads_bytes: 0,
         }
     }
@@ -399,6 +405,10 @@ impl Writer {
 
     /// Journals a group, fills the heads, and hands over to the syncer.
     fn append(&mut self, group: Vec<Append>) -> Result<(), StoreError> {
+        if self.unlooked >= LOOK_BYTES {
+            self.unlooked = 0;
+            look_at_disk(&self.shared);
+        }
         if let Some(no_room) = self.shared.no_room() {
             let error = StoreError::Full(no_room.to_string());
             for append in group {
@@ -429,6 +439,7 @@ impl Writer {
         }
         // Before the heads have it: whoever reads them may sync what they hold.
         *self.shared.journal_file.lock() = self.journal.file();
+        self.unlooked += bytes;
         self.shared.metrics.journal_bytes.inc_by(bytes);
         self.shared
             .journal_bytes

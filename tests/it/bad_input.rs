@@ -609,6 +609,38 @@ fn a_full_disk_refuses_what_can_be_sent_again_and_answers_queries() {
 }
 
 #[test]
+fn what_is_open_has_to_find_room_on_the_disk_when_it_is_sealed() {
+    let mut appliance = Setup::default()
+        .set("storage.min_free_bytes", "\"64MiB\"")
+        .prepare();
+    appliance.expect_log("nearly full");
+    appliance.expect_log("request failed");
+    // 4 MiB more than must be left.
+    appliance.set_fail_points(&format!("disk-free=return({})", 68 << 20));
+    appliance.start();
+    let letters = noise(41 * 200 * 4096);
+    let letters: String = letters.iter().map(|b| char::from(b'a' + b % 26)).collect();
+    let push = |n: usize| {
+        let value = |i: usize| {
+            let line = &letters[(n * 200 + i) * 4096..][..4096];
+            json!([(now() + i as i64).to_string(), line])
+        };
+        let values: Vec<Value> = (0..200).map(value).collect();
+        appliance.push(&json!({ "streams": [{ "stream": { "job": "open" }, "values": values }] }))
+    };
+    // 0.8 MB each. What was pushed before the disk is looked at again is taken.
+    let refused = (0..40).map(push).position(|answer| answer.status == 503);
+    assert!(refused.is_some_and(|n| n >= 4), "{refused:?}");
+    appliance.flush();
+    let taken = || push(40).status == 204;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !taken() {
+        assert!(std::time::Instant::now() < deadline, "sealed, and no room");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn a_client_that_stalls_or_goes_away_holds_nothing_up() {
     let appliance = Setup::default().start();
     let address = appliance.address("loki.listen").expect("listening");
