@@ -67,10 +67,11 @@ impl Eraser {
             wake: Condvar::new(),
         });
         let thread = eraser.clone();
+        let rewriter = Rewriter::new(&shared);
         let handle = std::thread::Builder::new()
             .name("eraser".into())
             .spawn(move || {
-                let run = std::panic::AssertUnwindSafe(|| thread.run(&shared, &keeper));
+                let run = std::panic::AssertUnwindSafe(|| thread.run(&shared, &keeper, rewriter));
                 if std::panic::catch_unwind(run).is_err() {
                     // Answers stay right without it; only the disk keeps what it should not.
                     shared.degrade(
@@ -100,10 +101,9 @@ impl Eraser {
         *self.stopped.lock()
     }
 
-    fn run(&self, shared: &Arc<Shared>, keeper: &Keeper) {
+    fn run(&self, shared: &Arc<Shared>, keeper: &Keeper, mut rewriter: Rewriter) {
         // Beside what comes in and who asks; where that is not allowed it is as any other.
         let _ = rustix::process::setpriority_process(None, NICE);
-        let mut rewriter = Rewriter::new(shared);
         let mut tidied: Option<Instant> = None;
         let mut rest = LOOK_EVERY;
         loop {

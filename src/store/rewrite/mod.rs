@@ -79,6 +79,19 @@ struct Known {
     damaged: bool,
 }
 
+impl Known {
+    fn of(partition: &Partition, quiet_since: Timestamp) -> Self {
+        Self {
+            generation: partition.generation,
+            next: partition.next_number(),
+            quiet_since,
+            looked: false,
+            again_at: Timestamp::MIN,
+            damaged: false,
+        }
+    }
+}
+
 /// Looks after days, one a round.
 pub struct Rewriter {
     known: HashMap<PartitionId, Known>,
@@ -86,9 +99,14 @@ pub struct Rewriter {
 }
 
 impl Rewriter {
+    /// To be made at the start: to days that are there by then nothing came for as long as the
+    /// process did not run, but to one that begins later something just did.
     pub fn new(shared: &Shared) -> Self {
+        let open = shared.open.lock();
+        let days = open.partitions.values();
+        let known = days.map(|day| (day.id, Known::of(day, Timestamp::MIN)));
         Self {
-            known: HashMap::new(),
+            known: known.collect(),
             account: shared.options.budget.account("rewriting"),
         }
     }
@@ -136,14 +154,8 @@ impl Rewriter {
             .retain(|id, _| partitions.iter().any(|p| p.id == *id));
         for partition in partitions {
             let (generation, next) = (partition.generation, partition.next_number());
-            let known = self.known.entry(partition.id).or_insert(Known {
-                generation,
-                next,
-                quiet_since: Timestamp::MIN,
-                looked: false,
-                again_at: Timestamp::MIN,
-                damaged: false,
-            });
+            let known = self.known.entry(partition.id);
+            let known = known.or_insert_with(|| Known::of(&partition, now));
             if (known.generation, known.next) != (generation, next) {
                 (known.generation, known.next) = (generation, next);
                 known.quiet_since = now;

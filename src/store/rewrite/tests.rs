@@ -162,6 +162,23 @@ async fn small_chunks_of_a_cold_day_become_few_and_every_line_stays() {
     store.stop().unwrap();
 }
 
+#[tokio::test]
+async fn a_past_day_that_begins_while_the_process_runs_is_not_cold_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = options(dir.path());
+    let clock = first.clock.clone();
+    clock.set(FIRST + 3 * DAY);
+    let store = Store::open(first).unwrap();
+    wait_recovered(&store);
+    // As fast as it goes: all is there when the day is seen for the first time.
+    fill(&store, FIRST, 20).await;
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(rewritten(&store), 0, "more may come");
+    clock.set(clock.now() + HOUR);
+    wait("the day", || rewritten(&store) == 1);
+    store.stop().unwrap();
+}
+
 fn with_rules(path: &Path, rules: &[(&str, Option<i64>)]) -> Options {
     let rule = |(app, period): &(&str, Option<i64>)| Rule {
         matchers: vec![Matcher {
