@@ -404,14 +404,14 @@ impl Appliance {
         )
     }
 
-    /// Lines of a selector, oldest first, within three days around now: time and text, of
-    /// all streams together in the order of their times.
+    /// Lines of a selector, oldest first, of the last three days and the next one: time
+    /// and text, of all streams together in the order of their times.
     #[track_caller]
     pub fn lines(&self, logql: &str) -> Vec<(i64, String)> {
         const PAGE: usize = 50_000;
         let now = now();
         let day = 86_400_000_000_000;
-        let (mut from, end) = (now - 2 * day, now + day);
+        let (mut from, end) = (now - 3 * day, now + day);
         let mut lines: Vec<(i64, String)> = Vec::new();
         loop {
             let path = format!(
