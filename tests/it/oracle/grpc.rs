@@ -95,10 +95,15 @@ impl Grpc {
 }
 
 /// Whether a status says nothing of what became of the message: the process is going, or
-/// has no room.
+/// has no room. Jaeger's door says both with `RESOURCE_EXHAUSTED`, which others have for what is too large.
 pub fn says_nothing(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted
-    )
+    let is_going = status.code() == Code::ResourceExhausted
+        && ["shutting down", "store has failed", "no space left"]
+            .iter()
+            .any(|told| status.message().contains(told));
+    is_going
+        || matches!(
+            status.code(),
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted
+        )
 }
