@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -659,6 +659,13 @@ pub fn streams_of(answer: &Value) -> Vec<(i64, String)> {
 pub fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.expect("after 1970").as_nanos()).expect("before 2262")
+}
+
+/// Midnight before the tests began: the same to their end, which may be on the next day.
+pub fn today() -> i64 {
+    const DAY: i64 = 86_400_000_000_000;
+    static TODAY: LazyLock<i64> = LazyLock::new(|| now() / DAY * DAY);
+    *TODAY
 }
 
 /// For the query of a URL.

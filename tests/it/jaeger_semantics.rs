@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Appliance, Setup, encoded, now};
+use crate::appliance::{Appliance, Setup, encoded, today};
 use crate::drilldown::rfc3339;
 use crate::spans::{Door, Ref, Tags, TestSpan, Val, described, tags, text};
 
@@ -192,7 +192,7 @@ fn id(trace: u128) -> String {
 
 /// Midnight before yesterday's noon.
 fn yesterday() -> i64 {
-    now() / DAY * DAY - DAY
+    today() - DAY
 }
 
 /// When most spans of the cases begin: 16:46:31.639875 of yesterday.

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Answer, Appliance, Setup, encoded, now};
+use crate::appliance::{Answer, Appliance, Setup, encoded, now, today};
 
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
 /// Midnight, so many days ago.
 fn midnight(days: i64) -> i64 {
-    now() / DAY * DAY - days * DAY
+    today() - days * DAY
 }
 
 /// Late in the day before yesterday, which has been over for a day.
