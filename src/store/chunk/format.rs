@@ -247,7 +247,7 @@ impl<'a> ChunkReader<'a> {
         out.reserve(self.lines);
         let mut start = 0u64;
         for _ in 0..self.lines {
-            let end = start + r.varint()?;
+            let end = start.saturating_add(r.varint()?);
             if end >= self.text_bytes as u64 {
                 return Err("lengths exceed the text".into());
             }
@@ -335,7 +335,41 @@ mod tests {
         old
     }
 
+    /// With a right checksum, whatever the lengths of its lines are.
+    fn with_lengths(lengths: &[u64], text_bytes: u32) -> Vec<u8> {
+        let mut column = Writer::default();
+        for length in lengths {
+            column.varint(*length);
+        }
+        let column = column.finish();
+        let mut bytes = vec![PLAIN_TEXT];
+        bytes.extend_from_slice(&(lengths.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&text_bytes.to_le_bytes());
+        let mut frames = Vec::new();
+        for content in [&[], &column[..], &[], &[]] {
+            let size = compress_frame(content, &mut frames).unwrap() as u32;
+            bytes.extend_from_slice(&size.to_le_bytes());
+        }
+        bytes.extend_from_slice(&frames);
+        bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
+        bytes
+    }
+
     proptest! {
+        #[test]
+        fn lines_end_one_after_the_other_or_it_is_an_error(
+            lengths in proptest::collection::vec(prop_oneof![0..9u64, (u64::MAX - 40)..=u64::MAX], 1..4),
+            text_bytes in 4..40u32,
+        ) {
+            let bytes = with_lengths(&lengths, text_bytes);
+            let (mut scratch, mut ends) = (Vec::new(), Vec::new());
+            let read = ChunkReader::new(&bytes).unwrap().ends(&mut scratch, &mut ends);
+            let fits = lengths.iter().all(|n| *n < 9)
+                && lengths.iter().map(|n| n + 1).sum::<u64>() == u64::from(text_bytes);
+            prop_assert_eq!(read.is_ok(), fits);
+            prop_assert!(ends.is_sorted());
+        }
+
         #[test]
         fn a_chunk_decodes_to_what_was_encoded(block in block()) {
             let bytes = encode(&block).unwrap();
