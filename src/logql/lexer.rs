@@ -179,7 +179,8 @@ impl<'a> Lexer<'a> {
             let rest = self.rest();
             if rest.starts_with('#') || rest.starts_with("//") {
                 self.advance(rest.find('\n').unwrap_or(rest.len()));
-            } else if let Some(inner) = rest.strip_prefix("/*") {
+            } else {
+                let inner = rest.strip_prefix("/*")?;
                 let Some(end) = inner.find("*/") else {
                     let token = Token {
                         kind: Kind::Broken("comment not terminated".to_owned()),
@@ -190,8 +191,6 @@ impl<'a> Lexer<'a> {
                     return Some(token);
                 };
                 self.advance(end + 4);
-            } else {
-                return None;
             }
         }
     }

@@ -487,7 +487,7 @@ impl<'m> Collector<'m> {
         };
         let added = self.add_pair(name, bytes);
         // A large one was the exception.
-        text.truncate(0);
+        text.clear();
         text.shrink_to(64 << 10);
         self.scratch = text;
         added
@@ -586,7 +586,7 @@ fn too_many_pairs(what: &str) -> Refused {
 /// Lower-case digits of an id of at most 16 bytes.
 fn hex<'b>(id: &[u8], digits: &'b mut [u8; 32]) -> &'b [u8] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in id.iter().zip(digits.chunks_exact_mut(2)) {
+    for (byte, pair) in id.iter().zip(digits.as_chunks_mut::<2>().0) {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 15)];
     }

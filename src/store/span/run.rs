@@ -148,11 +148,9 @@ pub fn look_up(piece: &[u8], tag: TagHash) -> Option<(u32, bool)> {
     }
     let blocks = u32::from_le_bytes(header[1..].try_into().ok()?);
     let at = 4 * tag.bucket();
-    let bucket = words[at..at + 4 * BUCKET_WORDS].chunks_exact(4);
-    let mut masks = bucket.zip(tag.masks());
-    let may_have = masks.all(|(word, mask)| {
-        u32::from_le_bytes(word.try_into().unwrap_or([u8::MAX; 4])) & mask != 0
-    });
+    let (bucket, _) = words[at..at + 4 * BUCKET_WORDS].as_chunks();
+    let mut masks = bucket.iter().zip(tag.masks());
+    let may_have = masks.all(|(word, mask)| u32::from_le_bytes(*word) & mask != 0);
     Some((blocks, may_have))
 }
 
